@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FactorizedSaliency', 'readout_kernels', 'basis_weights', 'to_phase2', 'freeze_below_readout', 'basis_saliency',
-           'initialise', 'saturated_share', 'build_model', 'save_checkpoint', 'load_checkpoint']
+           'initialise', 'unit_variance', 'saturated_share', 'build_model', 'save_checkpoint', 'load_checkpoint']
 
 # %% ../nbs/05_bases.ipynb #f59752da
 import json
@@ -109,25 +109,34 @@ def basis_saliency(
     "l_n = W2[n] * a_n: what each basis adds to the saliency logit at each place."
     return F.conv2d(activations, readout_kernels(model)[:, None], padding=1, groups=activations.shape[1])
 
-# %% ../nbs/05_bases.ipynb #a5eec2a0
+# %% ../nbs/05_bases.ipynb #0595265f
 @torch.no_grad()
 def initialise(
     model: FactorizedSaliency, # its untrained convolutions and linear layers are rescaled in place
     images: torch.Tensor, # (B, 3, H, W), normalised, a batch of training images
+    level: float = -5., # mean saliency logit to start from
 ) -> FactorizedSaliency: # the same
-    "Layer-sequential unit variance (Mishkin & Matas 2016) for every layer without trained weights."
+    "Layer-sequential unit variance (Mishkin & Matas 2016) for every layer without trained weights, and a mean saliency logit."
     trained = {m for b in model.modules() if getattr(b, 'pretrained', False) for m in b.modules()}
-    def unit_variance(layer, _, out):
-        scale = out.std().clamp(min=1e-6)
-        for p in layer.parameters(): p /= scale
-        return out / scale
-    hooks = [m.register_forward_hook(unit_variance) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m not in trained]
-    mode = model.training
-    try: model.eval()(images)
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m not in trained]
+    hooks, read = [m.register_forward_hook(unit_variance) for m in layers], []
+    mode, model = model.training, model.eval()
+    try:
+        model(images)
+        hooks.append(model.readout.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
+        for h in hooks[:-1]: h.remove()
+        logits = model.saliency_logits(model.activations(images))
     finally:
         for h in hooks: h.remove()
-        model.train(mode)
-    return model
+    m = read[0].mean((0, 2, 3))
+    model.readout.weight += (level - logits.mean()) / (9 * m @ m) * m[None, :, None, None]
+    return model.train(mode)
+
+def unit_variance(layer, _, out):
+    "Forward hook: rescale a layer so that its output has standard deviation 1."
+    scale = out.std().clamp(min=1e-6)
+    for p in layer.parameters(): p /= scale
+    return out / scale
 
 def saturated_share(
     activations: torch.Tensor, # (B, N, h, w) in (0, 1)
