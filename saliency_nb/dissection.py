@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATISTICS', 'pair_loop', 'batch_statistics', 'Probe', 'padded', 'dissect', 'Totals']
 
-# %% ../nbs/09_dissection.ipynb #c467fb01
+# %% ../nbs/09_dissection.ipynb #0bff8d03
 import numpy as np, pandas as pd, torch, xarray as xr
 from torch.utils.data import DataLoader, Dataset
 from .core import DataError, ParameterError
@@ -13,7 +13,7 @@ from .fixations import read_image
 from .bases import FactorizedSaliency, basis_saliency, basis_weights
 from .semantics import Regions
 
-# %% ../nbs/09_dissection.ipynb #8d4eae5a
+# %% ../nbs/09_dissection.ipynb #b4408f45
 STATISTICS = ('iou', 'chance_iou', 'inside', 'outside', 'contrast')
 
 def pair_loop(
@@ -34,7 +34,7 @@ def pair_loop(
             if not g.all(): result[3:, n, c] = activations[n][~g].mean(), parts[n][g].mean() - parts[n][~g].mean()
     return result
 
-# %% ../nbs/09_dissection.ipynb #0c5de9e8
+# %% ../nbs/09_dissection.ipynb #212fb544
 def batch_statistics(
     on: torch.Tensor, # (B, N, K) bool
     activations: torch.Tensor, # (B, N, K) in (0, 1)
@@ -55,7 +55,7 @@ def batch_statistics(
     iou, chance = both / (area + size - both), expected / (area + size - expected)
     return torch.stack([iou, chance, inside, outside, lifted - rest]).masked_fill((size == 0), torch.nan)
 
-# %% ../nbs/09_dissection.ipynb #a6d65933
+# %% ../nbs/09_dissection.ipynb #d3cd67fa
 class Probe(Dataset):
     "Probe images with the masks of their semantics on the grid of the bases."
     def __init__(self,
@@ -80,7 +80,7 @@ def padded(
     for b, (n, m) in enumerate(zip(names, masks)): semantics[b, :len(n)], all_masks[b, :len(n)] = torch.tensor(n, dtype=torch.long), m
     return torch.stack(images), semantics, all_masks
 
-# %% ../nbs/09_dissection.ipynb #70eaaa9f
+# %% ../nbs/09_dissection.ipynb #52400094
 @torch.no_grad()
 def dissect(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -101,7 +101,7 @@ def dissect(
         totals.add(batch_statistics(*values, masks.to(device)).cpu(), semantics, masks.float().mean(2))
     return totals.dataset(model, thresholds, grid)
 
-# %% ../nbs/09_dissection.ipynb #867a1f19
+# %% ../nbs/09_dissection.ipynb #89379e60
 class Totals:
     "Sums of the statistics over the images that contain each semantic."
     def __init__(self,
@@ -131,5 +131,6 @@ class Totals:
         data = {k: (('basis', 'semantic'), (self.sums[i] / self.valid[i]).numpy()) for i, k in enumerate(STATISTICS)}
         data |= dict(count=('semantic', count.long().numpy()), area=('semantic', (self.area / count).numpy()), image_contrast=(('image', 'semantic'), torch.stack(self.images).numpy()))
         data |= dict(weight=('basis', basis_weights(model).cpu().numpy()), threshold=('basis', thresholds.values), dead=('basis', thresholds.dead.values))
-        return xr.Dataset(data, dict(basis=thresholds.basis.values, semantic=names, image=self.regions.ids, category=('semantic', [self.regions.category(s) for s in names])),
+        found = xr.Dataset(data, dict(basis=thresholds.basis.values, semantic=names, image=self.regions.ids, category=('semantic', [self.regions.category(s) for s in names])),
                           dict(quantile=thresholds.attrs.get('quantile', np.nan), grid=tuple(grid), images=len(self.images)))
+        return found.isel(semantic=np.flatnonzero(found['count'] > 0)) # names that no probe image has are left out
