@@ -6,19 +6,19 @@
 __all__ = ['RunFolder', 'RunData', 'open_data', 'open_osie', 'open_salicon', 'analysis_path', 'checked_parameters', 'execute',
            'html_report', 'run']
 
-# %% ../nbs/12_runs.ipynb #476bb7e1
-import json, os, sys, time
+# %% ../nbs/12_runs.ipynb #10face15
+import os, sys, time
 from dataclasses import dataclass
 from pathlib import Path
-import nbformat, numpy as np, pandas as pd, papermill as pm
+import nbformat, pandas as pd, papermill as pm
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from . import core
 from .core import DataError, ParameterError, SaliencyError, existing_folder, fingerprint, fingerprint_code, read_json, versions, whole_file, write_json
-from .fixations import FixationSet, OSIE_FRAME, check_images, image_files, read_osie, read_salicon, split_ids
+from .fixations import FixationSet, check_images, read_osie, read_salicon, split_ids
 from .semantics import Regions, enrichment, gqa_regions, osie_regions
 
-# %% ../nbs/12_runs.ipynb #2eda079f
+# %% ../nbs/12_runs.ipynb #b228ee08
 class RunFolder:
     "A folder of results, each with the fingerprint of everything it depends on, kept in run.json."
     def __init__(self,
@@ -54,7 +54,7 @@ class RunFolder:
 
     def __truediv__(self, name): return self.path/name
 
-# %% ../nbs/12_runs.ipynb #0b8f3341
+# %% ../nbs/12_runs.ipynb #6f6ee2dd
 @dataclass
 class RunData:
     "What a run needs of a data set."
@@ -81,7 +81,7 @@ def open_data(
     if (path/'images').is_dir(): return open_salicon(path, seed, select_share, min_images)
     raise DataError(f"{path}: neither OSIE (stimuli/, eye/) nor SALICON's layout (images/, fixations/); give the folder that holds one of them.")
 
-# %% ../nbs/12_runs.ipynb #f6486e1a
+# %% ../nbs/12_runs.ipynb #26e13cd3
 def open_osie(path, seed, select_share) -> RunData:
     "OSIE: 500 images to learn from, 200 to score and probe."
     everything = check_images(read_osie(path))
@@ -99,7 +99,7 @@ def open_salicon(path, seed, select_share, min_images) -> RunData:
     truth = pd.read_csv(planted).set_index('semantic').weight if planted.is_file() else enrichment(regions, val)
     return RunData(train.subset(learn), train.subset(select), val, regions, truth, 'planted weight' if planted.is_file() else 'human enrichment')
 
-# %% ../nbs/12_runs.ipynb #55694eda
+# %% ../nbs/12_runs.ipynb #4e1fbe4c
 def analysis_path(
     name: str, # e.g. 'model'
 ) -> Path: # the notebook
@@ -121,19 +121,19 @@ def checked_parameters(
 
 def execute(
     name: str, # of the analysis
-    out, # folder for the executed notebook and its HTML
+    folder, # for the executed notebook and its HTML
     show: bool = True, # print what the notebook prints
     **parameters, # of the notebook
 ) -> Path: # the HTML report
     "Execute an analysis by papermill; an error of the user's is raised as `SaliencyError`, and the notebook so far is kept."
-    notebook, out = analysis_path(name), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    notebook, folder = analysis_path(name), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     checked_parameters(notebook, parameters)
-    try: pm.execute_notebook(notebook, out/f'{name}.ipynb', parameters, progress_bar=False, kernel_name='python3', cwd=os.getcwd(), stdout_file=sys.stdout if show else None)
+    try: pm.execute_notebook(notebook, folder/f'{name}.ipynb', parameters, progress_bar=False, kernel_name='python3', cwd=os.getcwd(), stdout_file=sys.stdout if show else None)
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
         raise
-    return html_report(out/f'{name}.ipynb')
+    return html_report(folder/f'{name}.ipynb')
 
 def html_report(
     notebook, # executed notebook
@@ -143,7 +143,7 @@ def html_report(
     with whole_file(Path(notebook).with_suffix('.html')) as part: part.write_text(page, encoding='utf-8')
     return Path(notebook).with_suffix('.html')
 
-# %% ../nbs/12_runs.ipynb #c55df3df
+# %% ../nbs/12_runs.ipynb #b84b69e8
 def run(
     model: str = 'dinet', # registered host
     data = 'data/world', # folder of a data set
