@@ -94,7 +94,7 @@ def threshold_figure(
     for ax in (left, right): ax.spines[['top', 'right']].set_visible(False)
     return fig
 
-# %% ../nbs/11_figures.ipynb #96c29c47
+# %% ../nbs/11_figures.ipynb #a1e0a72d
 def as_rgb(
     image: torch.Tensor, # (3, H, W), normalised
 ) -> np.ndarray: # (H, W, 3) in [0, 1]
@@ -121,14 +121,15 @@ def image_figure(
 ) -> Figure: # 2 x 4 panels
     "An image, its density, the prediction, and the bases that move the prediction most."
     z = model.eval().basis_logits(image[None])
-    a = torch.sigmoid(z); parts = basis_saliency(model, a)[0]; moved = parts - parts.mean((1, 2), keepdim=True)
+    parts = basis_saliency(model, torch.sigmoid(z))[0][:, 1:-1, 1:-1]
+    moved = parts - parts.mean((1, 2), keepdim=True)
     strongest = moved.flatten(1).std(1).argsort(descending=True)[:bases].tolist()
     fig, axes = plt.subplots(2, 4, figsize=(9, 4), layout='constrained')
     for ax, m, title in zip(axes.flat, (as_rgb(image), density, model(image[None])[0]), ('image', 'people', 'prediction')): ax.imshow(m, cmap='cividis'); ax.set_title(title, fontsize=8)
     limit = float(moved[strongest].abs().max())
     for ax, n in zip(axes.flat[3:], strongest):
         shown = ax.imshow(moved[n], cmap='RdBu_r', vmin=-limit, vmax=limit)
-        ax.contour(z[0, n] > float(thresholds[n]), [.5], colors='black', linewidths=.7)
+        ax.contour(z[0, n, 1:-1, 1:-1] > float(thresholds[n]), [.5], colors='black', linewidths=.7)
         ax.set_title(f'basis {n}: {basis_names(alignment, n)}', fontsize=7)
     for ax in axes.flat: ax.axis('off')
     fig.colorbar(shown, ax=axes[:, -1], label='logit, relative to its mean', shrink=.8)

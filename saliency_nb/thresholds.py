@@ -103,13 +103,13 @@ def logit_batches(
         x = x.to(model.bases.weight.device).contiguous(memory_format=torch.channels_last)
         yield model.basis_logits(x).float().transpose(0, 1).flatten(1)
 
-# %% ../nbs/07_thresholds.ipynb #3c5c3f45
+# %% ../nbs/07_thresholds.ipynb #008c30f0
 def adaptive_thresholds(
     model: FactorizedSaliency, # in phase 1 or 2
     images, # reference images: a Dataset with 'image' (3, H, W), or a tensor (B, 3, H, W)
     quantile: float = .8, # share of places below the threshold
     batch: int = 10, # images per forward pass
-) -> xr.DataArray: # (basis,) on logits; coordinates active (realised share), saturated (share), dead (bool)
+) -> xr.DataArray: # (basis,) on logits; coordinates active (realised share), saturated (share), dead (0 or 1)
     "t_n with P(a_n <= t_n) = quantile, on logits; a second pass counts the share that is really active."
     if not 0 < quantile < 1: raise ParameterError(f"quantile = {quantile}: choose a share between 0 and 1, such as 0.8.")
     histograms = LogitHistograms(model.bases.out_channels, device=model.bases.weight.device)
@@ -117,7 +117,7 @@ def adaptive_thresholds(
     t = histograms.quantile(quantile).float()
     active, saturated = realised_shares(model, images, t, batch)
     return xr.DataArray(t.cpu().numpy(), dims='basis', name='threshold', attrs=dict(quantile=quantile, images=len(images), on='logits'),
-                        coords=dict(basis=np.arange(len(t)), active=('basis', active), saturated=('basis', saturated), dead=('basis', (histograms.high == histograms.low).cpu().numpy())))
+                        coords=dict(basis=np.arange(len(t)), active=('basis', active), saturated=('basis', saturated), dead=('basis', (histograms.high == histograms.low).cpu().numpy().astype(np.int8))))
 
 def realised_shares(
     model: FactorizedSaliency, # in phase 1 or 2

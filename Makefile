@@ -1,0 +1,71 @@
+# make run | test | osie | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
+PYTHON := $(shell command -v python3.11 2>/dev/null || command -v python3)
+BIN    := $(CURDIR)/.venv/bin
+READY  := .venv/.ready
+OSIE    ?= ../shared/data/osie
+WEIGHTS ?= ../shared/weights/squeezenet1_0_imagenet.safetensors
+UV     := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv
+export PATH := $(BIN):$(PATH)
+
+.PHONY: run osie test prepare notebooks readme docs lock clean
+
+run: $(READY)
+	saliency-nb world data/world
+	saliency-nb run --model dinet --data data/world --out runs/world --height 240 --width 320 --features 64 --n-bases 64 \
+	  --epochs 10 --lr 0.0005 --lr-every 7 --epochs2 4 --lr2 0.0005
+
+# the first real result: OSIE eye tracking and an ImageNet backbone, neither of which is part of this repository (data/README.md)
+osie: $(READY)
+	saliency-nb run --model dinet --data $(OSIE) --weights $(WEIGHTS) --out runs/osie --height 240 --width 320 --features 128 --n-bases 128 \
+	  --epochs 6 --lr 0.0001 --lr-every 4 --epochs2 4 --lr2 0.001
+	mkdir -p bench/osie && cp runs/osie/summary.json runs/osie/contributions.csv bench/osie
+
+test: $(READY)
+	pytest
+
+# before a commit: package, notebooks and README in step, then everything tested (the tests check the README too)
+prepare: $(READY)
+	nbdev-export
+	nbdev-clean
+	$(MAKE) readme
+	pytest
+
+# execute every chapter in place, in order, so that the outputs readers see are those of today's code
+notebooks: $(READY)
+	nbdev-export
+	cd nbs && MPLBACKEND=module://matplotlib_inline.backend_inline jupyter nbconvert --log-level WARN --to notebook --execute --inplace \
+	  --ExecutePreprocessor.timeout=1200 $(notdir $(sort $(wildcard nbs/*.ipynb)))
+	nbdev-clean
+	$(MAKE) readme
+
+readme: $(READY)
+	python tools/readme.py
+
+docs: .venv/.docs docs/_static/embed-amd.js
+	python tools/pages.py
+	sphinx-build -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+# versions of runtime and development requirements, one resolution for all platforms; no index address in the file
+lock: $(READY)
+	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-emit-index-url --upgrade setup.py --extra dev -o requirements.lock
+
+# what only the site needs: Sphinx and its theme from PyPI, the widget scripts from npm
+.venv/.docs: $(READY)
+	$(UV) pip install -q --no-build-isolation -c requirements.lock -e '.[docs]'
+	touch $@
+
+docs/_static/embed-amd.js:
+	npm install --silent --no-fund --no-audit --no-save --prefix docs requirejs @jupyter-widgets/html-manager
+	mkdir -p docs/_static
+	cp docs/node_modules/requirejs/require.js docs/node_modules/@jupyter-widgets/html-manager/dist/embed-amd.js docs/_static/
+
+$(READY): requirements.lock setup.py settings.ini pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock uv
+	$(UV) pip install -q -r requirements.lock
+	$(UV) pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info docs/_build docs/_static docs/pages docs/node_modules

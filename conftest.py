@@ -1,0 +1,50 @@
+"Each notebook is one test: chapters run by nbdev's `test_nb`, the parameterised notebooks of nbs/analyses by papermill with their default parameters."
+import os
+os.environ.update(MPLBACKEND='agg', OMP_NUM_THREADS='2', MKL_NUM_THREADS='2', TOKENIZERS_PARALLELISM='false')
+import gc, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).parent
+
+def pytest_addoption(parser):
+    parser.addoption('--nbflags', default='', help='nbdev test flags to run as well, e.g. "slow"')
+
+def pytest_collect_file(parent, file_path):
+    if file_path.suffix != '.ipynb' or not file_path.is_relative_to(ROOT/'nbs') or file_path.name.startswith(('_', '.')): return
+    return NotebookFile.from_parent(parent, path=file_path)
+
+class NotebookFile(pytest.File):
+    def collect(self):
+        kind = Analysis if self.path.parent.name == 'analyses' else Chapter
+        yield kind.from_parent(self, name=self.path.stem)
+
+class NotebookError(Exception):
+    "A cell of a notebook failed; the message holds its traceback."
+
+class Notebook(pytest.Item):
+    def reportinfo(self): return self.path, 0, f'notebook {self.path.name}'
+    def repr_failure(self, exc):
+        return str(exc.value) if isinstance(exc.value, NotebookError) else super().repr_failure(exc)
+
+class Chapter(Notebook):
+    def runtest(self):
+        from nbdev.config import get_config
+        from nbdev.test import test_nb
+        flags = self.config.getoption('--nbflags').split()
+        passed, _ = test_nb(self.path, skip_flags=get_config(ROOT).tst_flags, force_flags=flags, basepath=ROOT, profile=False)
+        close_figures()
+        if not passed: raise NotebookError(f'{self.path}: a cell failed (its traceback stands on stderr)')
+
+class Analysis(Notebook):
+    def runtest(self):
+        import papermill as pm
+        folder = self.session.config._tmp_path_factory.mktemp(self.name)
+        os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        try: pm.execute_notebook(self.path, folder/self.path.name, cwd=folder, kernel_name='python3', progress_bar=False)
+        except pm.PapermillExecutionError as e: raise NotebookError(f'{self.path}: {e}') from None
+
+def close_figures():
+    "Chapters run in one process: figures and models of the last one must not weigh on the next."
+    if 'matplotlib.pyplot' in sys.modules: sys.modules['matplotlib.pyplot'].close('all')
+    gc.collect()

@@ -1,0 +1,93 @@
+"The repository as a whole: versions agree, notebooks, package and README are in step, chapters use earlier chapters only, and an installed wheel works anywhere."
+import ast, filecmp, os, re, shutil, subprocess, sys
+from configparser import ConfigParser
+from pathlib import Path
+import nbformat, pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT/'saliency_nb'
+CHAPTERS = sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))
+NUMBER = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS} # module -> chapter number
+
+def command(*args, cwd=ROOT, path=ROOT):
+    "Run a command, with `path` first where Python imports from; its output, or a failed test that shows it."
+    env = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | dict(PYTHONPATH=str(path))
+    done = subprocess.run([str(a) for a in args], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+def copy_of_sources(folder):
+    "What the package is made from, without build leftovers."
+    for name in ('setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'): shutil.copy(ROOT/name, folder)
+    skip = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'lightning_logs')
+    for name in ('saliency_nb', 'nbs'): shutil.copytree(ROOT/name, folder/name, ignore=skip)
+    return folder
+
+def test_versions_agree():
+    settings = ConfigParser(delimiters=['=']); settings.read(ROOT/'settings.ini', encoding='utf-8')
+    found = re.search(r'__version__ = "(.+)"', (PACKAGE/'__init__.py').read_text())
+    assert settings['DEFAULT']['version'] == found[1]
+
+def test_readme_in_step():
+    sys.path.insert(0, str(ROOT/'tools'))
+    try: from readme import readme
+    finally: sys.path.pop(0)
+    text, pictures = readme()
+    assert (ROOT/'README.md').read_text(encoding='utf-8') == text, 'README.md differs from nbs/index.ipynb: run `make readme`'
+    for path, content in pictures.items(): assert (ROOT/path).read_bytes() == content, f'{path}: run `make readme`'
+
+def test_links_of_readme_exist():
+    links = re.findall(r'\]\((?!\w+:|#)([^)#\s]+)', (ROOT/'README.md').read_text(encoding='utf-8'))
+    assert not [link for link in links if not (ROOT/link).exists()]
+
+def test_package_in_step(tmp_path):
+    copy = copy_of_sources(tmp_path)
+    for path in (copy/'saliency_nb').glob('*.py'):
+        if path.name != '__init__.py': path.unlink()
+    command(sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()', cwd=copy, path=copy)
+    names = lambda folder: sorted(p.name for p in folder.glob('*.py'))
+    assert names(PACKAGE) == names(copy/'saliency_nb')
+    _, differ, errors = filecmp.cmpfiles(PACKAGE, copy/'saliency_nb', names(PACKAGE), shallow=False)
+    assert not differ + errors, f'{differ + errors} differ from the notebooks: run `nbdev-export`'
+
+def used_modules(path):
+    "Modules of this package that the code cells of a notebook import, demonstrations included."
+    cells = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == 'code' and not c.source.startswith('%%')]
+    for node in ast.walk(ast.parse('\n'.join(map(TransformerManager().transform_cell, cells)))):
+        if isinstance(node, ast.Import): names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = 'saliency_nb.' + (node.module or '') if node.level else node.module
+            names = [f"{module.rstrip('.')}.{a.name}" for a in node.names] if module.rstrip('.') == 'saliency_nb' else [module]
+        else: continue
+        yield from (n.split('.')[1] for n in names if n.startswith('saliency_nb.'))
+
+@pytest.mark.parametrize('path', CHAPTERS, ids=lambda p: p.stem)
+def test_uses_no_later_chapter(path):
+    later = {m for m in used_modules(path) if NUMBER.get(m, -1) > int(path.stem[:2])}
+    assert not later, f'{path.name} uses {sorted(later)}'
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    "Folder that holds the installed wheel."
+    source = copy_of_sources(tmp_path_factory.mktemp('source'))
+    wheels, target = tmp_path_factory.mktemp('wheels'), tmp_path_factory.mktemp('installed')
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet']
+    command(*pip, 'wheel', '--no-deps', '--no-build-isolation', '--no-index', '-w', wheels, source)
+    command(*pip, 'install', '--no-deps', '--no-index', '--target', target, next(wheels.glob('*.whl')))
+    return target
+
+def test_wheel_holds_tables_and_analyses(installed):
+    files = lambda folder, pattern: sorted(p.name for p in folder.glob(pattern) if p.is_file())
+    assert files(installed/'saliency_nb'/'tables', '*') == files(PACKAGE/'tables', '*') != []
+    assert files(installed/'saliency_nb'/'analyses', '*') == files(ROOT/'nbs'/'analyses', '*.ipynb')
+    assert 'model.ipynb' in files(installed/'saliency_nb'/'analyses', '*')
+
+def test_wheel_works_outside_the_repository(installed, tmp_path):
+    code = 'import importlib, sys\nfor m in sys.argv[1:]: print(importlib.import_module("saliency_nb." + m).__file__)'
+    places = command(sys.executable, '-c', code, *NUMBER, cwd=tmp_path, path=installed).split()
+    assert places == [str(installed/'saliency_nb'/f'{m}.py') for m in NUMBER]
+
+def test_wheel_has_the_command(installed, tmp_path):
+    said = command(sys.executable, installed/'bin'/'saliency-nb', '--help', cwd=tmp_path, path=installed)
+    for word in ('world', 'run', 'report'): assert word in said

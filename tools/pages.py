@@ -1,0 +1,42 @@
+"""Chapters as readers see them: hidden cells and nbdev's directive lines dropped. Run as a script, writes the pages of the Sphinx site.
+
+usage: python tools/pages.py   (notebooks as executed, data/README.md and LICENSE -> docs/pages/)"""
+import re, shutil
+from pathlib import Path
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+DIRECTIVE = re.compile(r'#\|\s*([\w-]+):?\s*(.*)')
+HIDDEN = {'hide', 'default_exp', 'exporti'}
+
+def directives(source):
+    "The nbdev directives at the top of a cell, as {name: value}, and the source without them."
+    lines, found = source.splitlines(), {}
+    while lines and (m := DIRECTIVE.match(lines[0].strip())): found[m[1]] = m[2].strip(); lines.pop(0)
+    return found, '\n'.join(lines).strip()
+
+def reader_view(nb):
+    "The notebook without hidden cells and directive lines; `echo`, `code-fold` and `fig-alt` become MyST's tags and metadata."
+    cells = []
+    for cell in nb.cells:
+        if cell.cell_type == 'code':
+            found, cell.source = directives(cell.source)
+            if found.keys() & HIDDEN or found.get('include') == 'false' or not cell.source: continue
+            tags = ['remove-input'] if found.get('echo') == 'false' else ['hide-input'] if found.get('code-fold') == 'true' else []
+            alt = dict(mystnb=dict(image=dict(alt=found['fig-alt'].strip('"')))) if 'fig-alt' in found else {}
+            cell.metadata = nbformat.from_dict((dict(tags=tags) if tags else {}) | alt)
+        cells.append(cell)
+    nb.cells, nb.metadata.language_info = cells, dict(name='python', pygments_lexer='ipython3')
+    return nb
+
+def main():
+    "Pages lie as their sources do, so that links from one to another hold."
+    pages = ROOT/'docs'/'pages'
+    shutil.rmtree(pages, ignore_errors=True)
+    for path in [*(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs'/'analyses').glob('*.ipynb'), ROOT/'data'/'README.md', ROOT/'LICENSE']:
+        target = pages/path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == '.ipynb': nbformat.write(reader_view(nbformat.read(path, 4)), target)
+        else: shutil.copy(path, target)
+
+if __name__ == '__main__': main()
