@@ -109,7 +109,7 @@ def basis_saliency(
     "l_n = W2[n] * a_n: what each basis adds to the saliency logit at each place."
     return F.conv2d(activations, readout_kernels(model)[:, None], padding=1, groups=activations.shape[1])
 
-# %% ../nbs/05_bases.ipynb #0595265f
+# %% ../nbs/05_bases.ipynb #40712e5d
 @torch.no_grad()
 def initialise(
     model: FactorizedSaliency, # its untrained convolutions and linear layers are rescaled in place
@@ -129,7 +129,7 @@ def initialise(
     finally:
         for h in hooks: h.remove()
     m = read[0].mean((0, 2, 3))
-    model.readout.weight += (level - logits.mean()) / (9 * m @ m) * m[None, :, None, None]
+    model.readout.weight[0, :, 1, 1] += (level - logits.mean()) / (m @ m) * m
     return model.train(mode)
 
 def unit_variance(layer, _, out):

@@ -99,7 +99,7 @@ def open_salicon(path, seed, select_share, min_images) -> RunData:
     truth = pd.read_csv(planted).set_index('semantic').weight if planted.is_file() else enrichment(regions, val)
     return RunData(train.subset(learn), train.subset(select), val, regions, truth, 'planted weight' if planted.is_file() else 'human enrichment')
 
-# %% ../nbs/12_runs.ipynb #4e1fbe4c
+# %% ../nbs/12_runs.ipynb #80ba5397
 def analysis_path(
     name: str, # e.g. 'model'
 ) -> Path: # the notebook
@@ -129,7 +129,7 @@ def execute(
     notebook, folder = analysis_path(name), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     checked_parameters(notebook, parameters)
-    try: pm.execute_notebook(notebook, folder/f'{name}.ipynb', parameters, progress_bar=False, kernel_name='python3', cwd=os.getcwd(), stdout_file=sys.stdout if show else None)
+    try: pm.execute_notebook(notebook, folder/f'{name}.ipynb', parameters, progress_bar=False, kernel_name='python3', cwd=os.getcwd(), stdout_file=sys.stdout if show else None, extra_arguments=['--log-level=40'])
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
         raise

@@ -1,0 +1,59 @@
+"A real JupyterLab in a real Chromium: the explorer notebook runs there, and its widget answers to mouse and keyboard."
+import os, secrets, shutil, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+import pytest
+
+ROOT, CHROMIUM = Path(__file__).resolve().parent.parent, '/usr/bin/chromium'
+playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed (Debian's package chromium)")
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+
+@pytest.fixture
+def lab(tmp_path):
+    "Address of a JupyterLab that serves the explorer notebook from a folder of its own."
+    shutil.copy(ROOT/'nbs/13_explorer.ipynb', tmp_path/'explorer.ipynb')
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    token, env = secrets.token_hex(8), os.environ | dict(PYTHONPATH=str(ROOT)) | {f'JUPYTER{k}_DIR': str(tmp_path/k) for k in ('_CONFIG', '_DATA', 'LAB_SETTINGS', 'LAB_WORKSPACES')}
+    env.pop('MPLBACKEND', None)
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', f'--IdentityProvider.token={token}', '--LabApp.news_url=',
+                               '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', f'--ServerApp.root_dir={tmp_path}'], env=env, stdout=open(tmp_path/'lab.log', 'w'), stderr=subprocess.STDOUT)
+    for _ in range(120):
+        try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api?token={token}'); break
+        except OSError: time.sleep(.5)
+    yield f'http://127.0.0.1:{port}/lab/tree/explorer.ipynb?token={token}&reset'
+    server.terminate(); server.wait(20)
+
+def picture(page): return page.locator('.widget-image').first.get_attribute('src')
+
+def changed(page, before):
+    "Wait until the widget shows another picture."
+    page.wait_for_function("s => document.querySelector('.widget-image').src !== s", arg=before, timeout=30_000)
+    return picture(page)
+
+def test_explorer_in_jupyterlab(lab, tmp_path):
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page, errors = browser.new_page(viewport=dict(width=1300, height=1100)), []
+        page.on('pageerror', lambda e: errors.append(str(e)))
+        page.goto(lab)
+        page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=90_000)
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+        page.get_by_role('menuitem', name='Run', exact=True).click()
+        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+        widget = page.locator('.widget-image').first
+        widget.wait_for(timeout=120_000)
+        page.wait_for_selector('text=to the new picture', timeout=120_000) # the last cell has run
+        widget.scroll_into_view_if_needed()
+        first = picture(page)
+        handle, track = page.locator('.widget-slider .noUi-handle').first.bounding_box(), page.locator('.widget-slider .noUi-target').first.bounding_box()
+        page.mouse.move(handle['x'] + handle['width'] / 2, handle['y'] + handle['height'] / 2); page.mouse.down()
+        page.mouse.move(track['x'] + track['width'] * .2, handle['y'] + handle['height'] / 2, steps=8); page.mouse.up()
+        second = changed(page, first)
+        page.locator('.widget-select-multiple select').first.select_option(index=1)
+        third = changed(page, second)
+        page.locator('.widget-dropdown select').first.select_option(index=2)
+        changed(page, third)
+        assert 'bases switched off' in page.locator('.widget-html').first.inner_text()
+        page.screenshot(path=os.environ.get('SALIENCY_NB_SCREENSHOT', tmp_path/'explorer.png'))
+        browser.close()
+    assert not errors, errors
