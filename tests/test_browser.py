@@ -8,6 +8,8 @@ playwright = pytest.importorskip('playwright.sync_api', reason='playwright is no
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed (Debian's package chromium)")
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
+EXECUTED = "Array.from(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')).every(e => /\\[\\d+\\]/.test(e.innerText))" # every code cell has a number
+
 @pytest.fixture
 def lab(tmp_path):
     "Address of a JupyterLab that serves the explorer notebook from a folder of its own."
@@ -15,6 +17,8 @@ def lab(tmp_path):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     token, env = secrets.token_hex(8), os.environ | dict(PYTHONPATH=str(ROOT)) | {f'JUPYTER{k}_DIR': str(tmp_path/k) for k in ('_CONFIG', '_DATA', 'LAB_SETTINGS', 'LAB_WORKSPACES')}
     env.pop('MPLBACKEND', None)
+    settings = tmp_path/'LAB_SETTINGS/@jupyterlab/notebook-extension/tracker.jupyterlab-settings' # keep cells that are out of view in the page
+    settings.parent.mkdir(parents=True); settings.write_text('{"windowingMode": "none"}')
     server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', f'--IdentityProvider.token={token}', '--LabApp.news_url=',
                                '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', f'--ServerApp.root_dir={tmp_path}'], env=env, stdout=open(tmp_path/'lab.log', 'w'), stderr=subprocess.STDOUT)
     for _ in range(120):
@@ -35,25 +39,30 @@ def test_explorer_in_jupyterlab(lab, tmp_path):
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page, errors = browser.new_page(viewport=dict(width=1300, height=1100)), []
         page.on('pageerror', lambda e: errors.append(str(e)))
-        page.goto(lab)
-        page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=90_000)
-        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
-        page.get_by_role('menuitem', name='Run', exact=True).click()
-        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
-        widget = page.locator('.widget-image').first
-        widget.wait_for(timeout=120_000)
-        page.wait_for_selector('text=to the new picture', timeout=120_000) # the last cell has run
-        widget.scroll_into_view_if_needed()
-        first = picture(page)
-        handle, track = page.locator('.widget-slider .noUi-handle').first.bounding_box(), page.locator('.widget-slider .noUi-target').first.bounding_box()
-        page.mouse.move(handle['x'] + handle['width'] / 2, handle['y'] + handle['height'] / 2); page.mouse.down()
-        page.mouse.move(track['x'] + track['width'] * .2, handle['y'] + handle['height'] / 2, steps=8); page.mouse.up()
-        second = changed(page, first)
-        page.locator('.widget-select-multiple select').first.select_option(index=1)
-        third = changed(page, second)
-        page.locator('.widget-dropdown select').first.select_option(index=2)
-        changed(page, third)
-        assert 'bases switched off' in page.locator('.widget-html').first.inner_text()
-        page.screenshot(path=os.environ.get('SALIENCY_NB_SCREENSHOT', tmp_path/'explorer.png'))
-        browser.close()
+        try: use_explorer(page, lab)
+        finally: page.screenshot(path=os.environ.get('SALIENCY_NB_SCREENSHOT', tmp_path/'explorer.png')); browser.close()
     assert not errors, errors
+
+def use_explorer(page, lab):
+    "Run the notebook, move the slider, switch a semantic off, choose another image; each must change the picture."
+    page.goto(lab)
+    page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=90_000)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+    page.wait_for_selector('.jp-Toolbar-kernelName:has-text("Python 3")', timeout=60_000)
+    page.wait_for_timeout(3000) # run too early, JupyterLab asks which kernel to use
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+    widget = page.locator('.widget-image').first
+    widget.wait_for(timeout=120_000)
+    page.wait_for_function(EXECUTED, timeout=120_000)
+    widget.scroll_into_view_if_needed()
+    first = picture(page)
+    handle, track = page.locator('.widget-slider .noUi-handle').first.bounding_box(), page.locator('.widget-slider .noUi-target').first.bounding_box()
+    page.mouse.move(handle['x'] + handle['width'] / 2, handle['y'] + handle['height'] / 2); page.mouse.down()
+    page.mouse.move(track['x'] + track['width'] * .2, handle['y'] + handle['height'] / 2, steps=8); page.mouse.up()
+    second = changed(page, first)
+    page.locator('.widget-select-multiple select').first.select_option(index=1)
+    third = changed(page, second)
+    page.locator('.widget-dropdown select').first.select_option(index=2)
+    changed(page, third)
+    assert 'bases switched off' in page.locator('.widget-html').first.inner_text()
