@@ -55,7 +55,7 @@ def use_explorer(page, lab):
     widget = page.locator('.widget-image').first
     widget.wait_for(timeout=120_000)
     page.wait_for_function(EXECUTED, timeout=120_000)
-    widget.scroll_into_view_if_needed()
+    page.locator('.widget-slider').first.evaluate("e => e.scrollIntoView({block: 'center'})"); page.wait_for_timeout(500)
     first = picture(page)
     handle, track = page.locator('.widget-slider .noUi-handle').first.bounding_box(), page.locator('.widget-slider .noUi-target').first.bounding_box()
     page.mouse.move(handle['x'] + handle['width'] / 2, handle['y'] + handle['height'] / 2); page.mouse.down()
