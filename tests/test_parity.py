@@ -1,0 +1,54 @@
+"""The three published models give the published code's outputs, from checkpoints with the authors' names.
+
+tests/parity holds outputs of the published models under weights made by a recipe (names, shapes and a seed), so no weights are needed."""
+import json, zlib
+from pathlib import Path
+import numpy as np, pytest, torch
+from saliency_nb.bases import export_authors, load_checkpoint, to_phase2
+
+FOLDER = Path(__file__).parent/'parity'
+SHAPES = json.loads((FOLDER/'state_dict_shapes_K64.json').read_text())
+SIZE = dict(dinet=(480, 640), salicon=(480, 640), transalnet=(240, 320))
+
+def recipe_tensor(name, shape):
+    "The fixture's weights: normal numbers seeded by the tensor's name, scaled by its kind."
+    kind = name.split('.')[-1]
+    if kind == 'num_batches_tracked': return torch.tensor(0)
+    z = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if kind == 'running_var': z = 1 + .1 * abs(z)
+    elif kind == 'running_mean': z = .1 * z
+    elif len(shape) >= 2: z = z * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+    elif kind == 'weight': z = .3 + .05 * z
+    else: z = .1 * z
+    return torch.from_numpy(np.asarray(z, np.float32))
+
+def image(host): return torch.from_numpy(np.random.RandomState(0).standard_normal((1, 3, *SIZE[host])).astype(np.float32))
+
+@pytest.fixture(scope='module', params=[(h, p) for h in SIZE for p in (1, 2)], ids=lambda p: f'{p[0]}-phase{p[1]}')
+def published(request, tmp_path_factory):
+    "Host, phase and the model read from a checkpoint in the authors' format."
+    host, phase = request.param
+    path = tmp_path_factory.mktemp('parity')/'model_best.pth'
+    torch.save({f'module.{k}': recipe_tensor(k, s) for k, s in SHAPES[f'{host}.phase{phase}'].items()}, path)
+    return host, phase, load_checkpoint(path)
+
+@torch.no_grad()
+def test_outputs_are_the_published_ones(published):
+    host, phase, model = published
+    expected, x = np.load(FOLDER/f'{host}.npz'), image(host)
+    activations, saliency = model.activations(x)[0].numpy(), model(x)[0].numpy()
+    assert activations.shape == tuple(expected['bases_shape']) and saliency.shape == tuple(expected['saliency_shape'])
+    for ours, theirs in ((saliency[::4, ::4], expected[f'saliency_phase{phase}']), (activations[:4], expected['bases_first4']), (activations.mean((1, 2)), expected['bases_mean'])):
+        assert abs(ours - theirs.squeeze()).max() <= 1e-4
+
+@torch.no_grad()
+def test_phases_agree(published):
+    host, phase, model = published
+    if phase == 2: pytest.skip('the identity goes from phase 1 to 2')
+    x = image(host)
+    assert (to_phase2(model)(x) - model(x)).abs().max() <= 1e-4
+
+def test_export_has_the_authors_names_and_shapes(published, tmp_path):
+    host, phase, model = published
+    tensors = torch.load(export_authors(model, tmp_path/'model.pth'), weights_only=True)
+    assert {k: list(v.shape) for k, v in tensors.items()} == SHAPES[f'{host}.phase{phase}']
