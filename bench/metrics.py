@@ -34,8 +34,9 @@ def predictions(fixations): # (H, W) counts -> {name: (1, H, W) float32}
     logits = 3 * torch.randn(1, 1, 60, 80, generator=g) - 3
     up = lambda mode: torch.nn.functional.interpolate(logits, size=SIZE, mode=mode).sigmoid()[0]
     smooth = torch.from_numpy(density(fixations, 24.))[None]
+    noise = torch.rand(1, *SIZE, generator=g)
     return {'blurred fixations': smooth, 'same, 8 bit': (smooth / smooth.max() * 255).round(), 'basis grid, bilinear': up('bilinear'),
-            'basis grid, nearest': up('nearest'), 'noise': torch.rand(1, *SIZE, generator=g)}
+            'basis grid, nearest': up('nearest'), 'noise': noise, 'noise, most values small': noise**8}
 
 def milliseconds(versions, *maps): # {name: function} -> {name: median time in ms}
     times = {name: [] for name in versions}

@@ -93,20 +93,25 @@ def places(
     "For each value: how many of `ordered` are smaller, plus how many are not larger."
     return torch.searchsorted(ordered, values, out_int32=True) + torch.searchsorted(ordered, values, right=True, out_int32=True)
 
-# %% ../nbs/03_metrics.ipynb #b381743d
+# %% ../nbs/03_metrics.ipynb #4f40989e
 def place_sum(
     values: torch.Tensor, # (M,) all pixels
     ordered: torch.Tensor, # (P,) some of them, ascending
-    steps: int = 2**18, # length of the table
+    steps: int = 2**16, # length of the table
     portion: int = 2**16, # pixels at a time
 ) -> torch.Tensor: # scalar int64
     "Sum of `places` over all pixels; searches only for those that share a step of a table with one of `ordered`."
     low, high = values.aminmax()
-    scale = (steps - 1) / (high - low).clamp(min=steps * torch.finfo(values.dtype).tiny)
-    def step(v): return ((v - low) * scale).int()
+    width = (high - low).clamp(min=torch.finfo(values.dtype).tiny)
+    middle = ((ordered[len(ordered) // 2] - low) / width).item()
+    roots = sum(middle**.5**n < .1 for n in range(4)) # square roots until the median positive lies above a tenth of the range
+    def step(v):
+        share = (v - low).div_(width)
+        for _ in range(roots): share.sqrt_()
+        return share.mul_(steps - 1).int()
     own, known = step(ordered).long(), torch.full((steps,), torch.nan, dtype=values.dtype, device=values.device)
     known[own] = ordered # a positive of each step, if there is one
-    table = 2 * torch.bincount(own, minlength=steps).cumsum(0, dtype=torch.int32)
+    table = torch.bincount(own, minlength=steps).cumsum(0, dtype=torch.int32).mul_(2)
     table[own] = places(known[own], ordered)
     def total(part):
         at = step(part)
