@@ -129,7 +129,7 @@ def execute(
     notebook, folder = analysis_path(name), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     checked_parameters(notebook, parameters)
-    try: pm.execute_notebook(notebook, folder/f'{name}.ipynb', parameters, progress_bar=False, kernel_name='python3', cwd=os.getcwd(), stdout_file=sys.stdout if show else None, extra_arguments=['--log-level=40'])
+    try: pm.execute_notebook(notebook, folder/f'{name}.ipynb', parameters, progress_bar=False, kernel_name='python3', cwd=os.getcwd(), stdout_file=sys.stdout if show else None, extra_arguments=['--log-level=50'])
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
         raise
