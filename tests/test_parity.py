@@ -4,7 +4,7 @@ tests/parity holds outputs of the published models under weights made by a recip
 import json, zlib
 from pathlib import Path
 import numpy as np, pytest, torch
-from saliency_nb.bases import export_authors, load_checkpoint, to_phase2
+from saliency_nb.bases import export_authors, load_checkpoint
 
 FOLDER = Path(__file__).parent/'parity'
 SHAPES = json.loads((FOLDER/'state_dict_shapes_K64.json').read_text())
@@ -46,7 +46,7 @@ def test_phases_agree(published):
     host, phase, model = published
     if phase == 2: pytest.skip('the identity goes from phase 1 to 2')
     x = image(host)
-    assert (to_phase2(model)(x) - model(x)).abs().max() <= 1e-4
+    assert (model.to_phase2()(x) - model(x)).abs().max() <= 1e-4
 
 def test_export_has_the_authors_names_and_shapes(published, tmp_path):
     host, phase, model = published

@@ -1,0 +1,48 @@
+"Training as it happens to people: killed in the middle of an epoch, and spread over several processes."
+import os, signal, subprocess, sys, time
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+
+ROOT = Path(__file__).resolve().parent.parent
+JOB = ROOT/'tests/training_job.py'
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+
+def job(*arguments, processes=1, wait=True):
+    "Start tests/training_job.py, by torchrun where there is more than one process."
+    start = [sys.executable] if processes == 1 else [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
+    started = subprocess.Popen([*start, JOB, *map(str, arguments)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if not wait: return started
+    out, _ = started.communicate(timeout=240)
+    assert started.returncode == 0, out
+    return out
+
+def checkpoint(folder): return torch.load(folder/'last.ckpt', weights_only=True)
+
+@pytest.mark.parametrize('phase', [1, 2])
+def test_killed_in_mid_epoch_and_resumed(tmp_path, phase):
+    job('train', tmp_path/'whole', phase)
+    started = job('train', tmp_path/'killed', phase, 4, .03, wait=False) # reading an image takes 30 ms, so there is time to hit it
+    position, deadline = (0, 0), time.time() + 120
+    while not (position[0] >= 1 and position[1] > 0): # within the second epoch or later
+        assert started.poll() is None and time.time() < deadline, started.communicate()[0]
+        time.sleep(.05)
+        if (tmp_path/'killed/last.ckpt').is_file(): position = checkpoint(tmp_path/'killed')['callbacks']['History']['position']
+    started.send_signal(signal.SIGKILL); started.wait()
+    assert len(pd.read_csv(tmp_path/'killed/metrics.csv')) < 1 + 4
+    job('train', tmp_path/'killed', phase)
+    whole, resumed = checkpoint(tmp_path/'whole')['state_dict'], checkpoint(tmp_path/'killed')['state_dict']
+    assert whole.keys() == resumed.keys() and max((whole[k].double() - resumed[k].double()).abs().max().item() for k in whole) <= 1e-6
+    assert np.allclose(*(pd.read_csv(tmp_path/f/'metrics.csv') for f in ('whole', 'killed')), atol=1e-6, equal_nan=True)
+
+def test_two_processes_score_201_images_like_one(tmp_path):
+    job('train', tmp_path, 1, 2)
+    for n in (1, 2): job('score', tmp_path/'best.safetensors', tmp_path/f'{n}.csv', processes=n)
+    one, two = (pd.read_csv(tmp_path/f'{n}.csv').set_index('image') for n in (1, 2))
+    assert list(one.index) == list(two.index) == [f'spot_{i}' for i in range(201)], 'an image is missing, doubled or out of order'
+    assert {'cc', 'nss', 'kld', 'sim', 'auc_judd', 'auc_borji', 'sauc', 'information_gain'} == set(one) and np.allclose(one, two, atol=1e-6) and not one.isna().any(axis=None)
+
+def test_two_processes_train_together(tmp_path):
+    job('train', tmp_path/'one', 1, 1); job('train', tmp_path/'two', 1, 3, processes=2)
+    one, two = (pd.read_csv(tmp_path/f/'metrics.csv') for f in ('one', 'two'))
+    assert np.allclose(one.filter(like='val_').iloc[0], two.filter(like='val_').iloc[0], atol=1e-6) # before the first step: 13 images, divided
+    assert list(two.epoch) == [0, 1, 2, 3] and two.val_cc.max() > two.val_cc[0] + .2 and checkpoint(tmp_path/'two')['global_step'] == 3 * (40 // (4 * 2))
