@@ -2,7 +2,7 @@
 
     python bench/factorising.py --data ../shared/data/osie --weights ../shared/weights/squeezenet1_0_imagenet.safetensors
 
-Light versions (SqueezeNet, 192 x 256 px, E = 128; TranSalNet with width 32), all three forms of a host trained by the same recipe. Each training is a row of
+Light versions (SqueezeNet, 192 x 256 px, E = 128; TranSalNet with width 16), all three forms of a host trained by the same recipe. Each training is a row of
 bench/factorising.csv, written as soon as it is done; a row whose settings and data are unchanged is not made again, so the command can be
 interrupted and repeated. Delete the file after a change of the code that could matter; the revision a row was made with is part of it.
 The table is drawn from the CSV by nbs/analyses/factorising.ipynb.
@@ -16,7 +16,7 @@ from saliency_nb.fixations import SaliencyDataset
 from saliency_nb.runs import open_data
 from saliency_nb.training import evaluate, fit_bases, preloaded, reconstruction_quality, train, with_activations
 
-WIDTH = dict(dinet=128, salicon=64, transalnet=32) # features: 128, 2 x 64, 32
+WIDTH = dict(dinet=128, salicon=64, transalnet=16) # features: 128, 2 x 64, 16
 RATE = dict(dinet=1e-4, salicon=1e-4, transalnet=3e-4) # TranSalNet's transformers start from random weights and need more
 
 parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -29,7 +29,7 @@ args = parser.parse_args()
 
 found, size, table = open_data(args.data), tuple(args.size), Path(args.table)
 learn, select, val = (preloaded(SaliencyDataset(getattr(found, name), size)) for name in ('train', 'select', 'val'))
-settings = fingerprint(found.fingerprint(), size, args.epochs, args.precision, WIDTH, RATE)
+settings = {h: fingerprint(found.fingerprint(), size, args.epochs, args.precision, WIDTH[h], RATE[h]) for h in WIDTH}
 revision = subprocess.run(['git', 'describe', '--always', '--dirty'], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
 rows = pd.read_csv(table).to_dict('records') if table.is_file() else []
 
@@ -38,7 +38,7 @@ def record(new):
     table.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(table) as part: pd.DataFrame(rows).sort_values(['host', 'bases', 'seed', 'form']).to_csv(part, index=False, float_format='%.5f')
 
-def known(host, n, seed, form): return any((r['host'], r['bases'], r['seed'], r['form'], r['settings']) == (host, n, seed, form, settings) for r in rows)
+def known(host, n, seed, form): return any((r['host'], r['bases'], r['seed'], r['form'], r['settings']) == (host, n, seed, form, settings[host]) for r in rows)
 
 def fresh(host, seed, **shape):
     torch.manual_seed(derived_seed(seed, 'model'))
@@ -52,12 +52,12 @@ def bases_state(model):
 
 def done(host, n, seed, form, model, start, **more):
     s = evaluate(model, val).mean()
-    record(dict(host=host, bases=n, seed=seed, form=form, **s.to_dict(), minutes=(time.time() - start) / 60, settings=settings, revision=revision) | more)
+    record(dict(host=host, bases=n, seed=seed, form=form, **s.to_dict(), minutes=(time.time() - start) / 60, settings=settings[host], revision=revision) | more)
     print(f'{host}, {n} bases, seed {seed}, {form}: CC {s.cc:.4f}, NSS {s.nss:.3f}, {(time.time() - start) / 60:.1f} min', flush=True)
 
 def one(host, n, seed):
     "All forms of a host with n bases; the original model has none and is trained once."
-    common = dict(epochs=args.epochs, batch=10, seed=seed, lr=RATE[host], lr_every=4, data=settings, every=20, trainer=dict(precision=args.precision, accelerator='auto', devices=1))
+    common = dict(epochs=args.epochs, batch=10, seed=seed, lr=RATE[host], lr_every=4, data=settings[host], every=20, trainer=dict(precision=args.precision, accelerator='auto', devices=1))
     folder, quiet = Path(args.out), dict(say=lambda _: None)
     if n == 128 and not (known(host, 0, seed, 'original') and known(host, n, seed, 'fitted')):
         start = time.time(); original = train(fresh(host, seed, phase=0), learn, select, folder/f'{host}_{seed}_original', **common, **quiet)

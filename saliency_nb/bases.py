@@ -6,9 +6,9 @@
 __all__ = ['AUTHORS', 'LAYERS', 'RENAMED', 'SaliencyModel', 'OriginalSaliency', 'FactorizedSaliency', 'readout_kernels',
            'basis_weights', 'to_phase2', 'freeze_below_readout', 'basis_saliency', 'initialise', 'unit_variance',
            'saturated_share', 'build_model', 'assembled', 'recipe_of', 'save_checkpoint', 'authors_name',
-           'authors_recipe', 'from_authors', 'export_authors', 'load_checkpoint']
+           'authors_recipe', 'from_authors', 'unscaled', 'export_authors', 'load_checkpoint']
 
-# %% ../nbs/05_bases.ipynb #667f6076
+# %% ../nbs/05_bases.ipynb #7bcf18b1
 import json, re
 from pathlib import Path
 import torch
@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from .core import CheckpointError, ParameterError, whole_file
-from .hosts import build_host, conv, load_tensors, read_tensors, resized
+from .hosts import Backbone, build_host, conv, load_tensors, read_tensors, resized
 
-# %% ../nbs/05_bases.ipynb #80882380
+# %% ../nbs/05_bases.ipynb #f74e6f04
 class SaliencyModel(nn.Module):
     "A host and a readout; `logits` is what they differ in."
     def __init__(self,
@@ -59,7 +59,13 @@ class OriginalSaliency(SaliencyModel):
         "The readout before its sigmoid, on the grid of the features."
         return self.readout(self.host(images))[:, 0]
 
-# %% ../nbs/05_bases.ipynb #5af0c47a
+    def read_out(self,
+        images: torch.Tensor, # (B, 3, H, W), normalised
+    ) -> torch.Tensor: # (B, D, h, w)
+        "What the last convolution of the readout reads."
+        return self.readout[:-1](self.host(images)) if isinstance(self.readout, nn.Sequential) else self.host(images)
+
+# %% ../nbs/05_bases.ipynb #9665f176
 class FactorizedSaliency(SaliencyModel):
     "A host with bases on its features (Chen, Jiang, Zhao 2023), in phase 1 (reconstruction) or 2 (reformulation)."
     def __init__(self,
@@ -90,9 +96,12 @@ class FactorizedSaliency(SaliencyModel):
     def saliency_logits(self,
         activations: torch.Tensor, # (B, N, h, w) in (0, 1)
     ) -> torch.Tensor: # (B, h, w)
-        "The readout before its sigmoid, on the grid of the bases."
-        if self.phase == 1: activations = F.conv2d(activations, self.bases.weight.transpose(0, 1)) # sum_n a_n p_n
-        return self.readout(activations)[:, 0]
+        "The readout before its sigmoid, on the grid of the bases; in phase 1 without making the features, by the identity below."
+        return F.conv2d(activations, self.kernels()[None], padding=1)[:, 0]
+
+    def kernels(self) -> torch.Tensor: # (N, 3, 3)
+        "W2, the kernel that reads each basis out; in phase 1 W2[n,i,j] = sum_c W1[c,i,j] P[n,c]."
+        return self.readout.weight[0] if self.phase == 2 else torch.einsum('cij,nc->nij', self.readout.weight[0], self.bases.weight[:, :, 0, 0])
 
     def logits(self,
         images: torch.Tensor, # (B, 3, H, W), normalised
@@ -100,13 +109,19 @@ class FactorizedSaliency(SaliencyModel):
         "The readout before its sigmoid, on the grid of the bases."
         return self.saliency_logits(self.activations(images))
 
-# %% ../nbs/05_bases.ipynb #b3401363
+    def read_out(self,
+        images: torch.Tensor, # (B, 3, H, W), normalised
+    ) -> torch.Tensor: # (B, D, h, w) in phase 1, (B, N, h, w) in phase 2
+        "What the readout reads: the reconstructed features sum_n a_n p_n in phase 1, the activations in phase 2."
+        a = self.activations(images)
+        return F.conv2d(a, self.bases.weight.transpose(0, 1)) if self.phase == 1 else a
+
+# %% ../nbs/05_bases.ipynb #1745052d
 def readout_kernels(
     model: FactorizedSaliency, # in phase 1 or 2
 ) -> torch.Tensor: # (N, 3, 3)
-    "W2, the kernel that reads each basis out; in phase 1 by the identity W2[n,i,j] = sum_c W1[c,i,j] P[n,c]."
-    kernels = model.readout.weight.detach()[0]
-    return kernels if model.phase == 2 else torch.einsum('cij,nc->nij', kernels, model.bases.weight.detach()[:, :, 0, 0])
+    "W2, the kernel that reads each basis out, outside of training."
+    return model.kernels().detach()
 
 def basis_weights(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -144,7 +159,7 @@ def basis_saliency(
     "l_n = W2[n] * a_n: what each basis adds to the saliency logit at each place."
     return F.conv2d(activations, readout_kernels(model)[:, None], padding=1, groups=activations.shape[1])
 
-# %% ../nbs/05_bases.ipynb #87347176
+# %% ../nbs/05_bases.ipynb #351a2389
 @torch.no_grad()
 def initialise(
     model: SaliencyModel, # its untrained convolutions and linear layers are rescaled in place
@@ -153,19 +168,18 @@ def initialise(
 ) -> SaliencyModel: # the same
     "Layer-sequential unit variance (Mishkin & Matas 2016) for every layer without trained weights, and a mean saliency logit."
     trained = {m for b in model.modules() if getattr(b, 'pretrained', False) for m in b.modules()}
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m not in trained]
-    hooks, read = [m.register_forward_hook(unit_variance) for m in layers], []
-    last = [m for m in model.readout.modules() if isinstance(m, nn.Conv2d)][-1]
+    readout = [m for m in model.readout.modules() if isinstance(m, nn.Conv2d)][-1]
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m not in trained and m is not readout]
     mode, model = model.training, model.eval()
-    try:
-        model(images)
-        hooks.append(last.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
-        for h in hooks[:-1]: h.remove()
-        logits = model.logits(images)
+    for b in model.modules():
+        if isinstance(b, Backbone) and b.pretrained: b.scale /= torch.stack([f.square().mean().sqrt() for f in b(images)])
+    hooks = [m.register_forward_hook(unit_variance) for m in layers]
+    try: read = model.read_out(images)
     finally:
         for h in hooks: h.remove()
-    m = read[0].mean((0, 2, 3))
-    last.weight[0, :, last.kernel_size[0] // 2, last.kernel_size[1] // 2] += (level - logits.mean()) / (m @ m) * m
+    readout.weight /= model.logits(images).std().clamp(min=1e-6)
+    m = read.mean((0, 2, 3))
+    readout.weight[0, :, readout.kernel_size[0] // 2, readout.kernel_size[1] // 2] += (level - model.logits(images).mean()) / (m @ m) * m
     return model.train(mode)
 
 def unit_variance(layer, _, out):
@@ -238,7 +252,7 @@ def authors_name(
         if host in by_host: name = re.sub(pattern, by_host[host], name)
     return name
 
-# %% ../nbs/05_bases.ipynb #dd9ddc8b
+# %% ../nbs/05_bases.ipynb #86370f59
 def authors_recipe(
     tensors: dict, # name -> tensor, of an authors' checkpoint
 ) -> dict | None: # host, n_bases, phase, width; None where it is none of theirs
@@ -261,7 +275,18 @@ def from_authors(
     theirs = {authors_name(k, recipe['host'], recipe['phase']): k for k in model.state_dict()}
     renamed = {theirs.get(k, k): v for k, v in tensors.items() if not k.startswith('backbone.fc.')}
     renamed['bases.weight'] = renamed['bases.weight'][..., None, None]
+    renamed['host.backbone.scale'] = torch.ones(3) # they have none
     return load_tensors(model, renamed, path).eval()
+
+def unscaled(
+    model: FactorizedSaliency, # DINet, SALICON or TranSalNet
+) -> dict: # name -> tensor, without the backbone's scale
+    "The same model with the scale of its backbone's features in the layers that read them: these are linear."
+    tensors = dict(model.state_dict()); scale = tensors.pop('host.backbone.scale')
+    readers = [f'host.encoders.{i}.projection.weight' for i in (2, 1, 0)] if 'host.encoders.0.projection.weight' in tensors else [None] * (len(scale) - 1) + ['host.reduce.weight']
+    for name, s in zip(readers, scale):
+        if name: tensors[name] = tensors[name] * s
+    return tensors
 
 def export_authors(
     model: FactorizedSaliency, # DINet, SALICON or TranSalNet, in phase 1 or 2
@@ -270,7 +295,7 @@ def export_authors(
     "Write a model under the authors' names; the classifier TranSalNet's file must have is filled with zeros."
     host = getattr(model, 'recipe', {}).get('host')
     if host not in AUTHORS: raise CheckpointError(f"{path}: the authors have no model '{host}'; only {', '.join(AUTHORS)} can be written in their format.")
-    tensors = {authors_name(k, host, model.phase): v.detach().cpu() for k, v in model.state_dict().items()}
+    tensors = {authors_name(k, host, model.phase): v.detach().cpu() for k, v in unscaled(model).items()}
     tensors[AUTHORS[host]['bases']] = tensors[AUTHORS[host]['bases']][..., 0, 0]
     if host == 'transalnet': tensors |= {'backbone.fc.weight': torch.zeros(1000, model.host.backbone.channels[-1]), 'backbone.fc.bias': torch.zeros(1000)}
     with whole_file(path) as part: torch.save(tensors, part)

@@ -105,7 +105,7 @@ def classifier(
     head = {k: v for k, v in own.items() if k.startswith(('fc.', 'classifier.')) and k not in given} # the head is not needed
     return load_tensors(net, given | head, weights)
 
-# %% ../nbs/04_hosts.ipynb #1928868c
+# %% ../nbs/04_hosts.ipynb #eb2d494e
 class Backbone(nn.Module):
     "A torchvision network as feature maps at strides 8, 16, 32, or all at stride 8 by dilation."
     def __init__(self,
@@ -117,6 +117,7 @@ class Backbone(nn.Module):
         net = classifier(name, weights)
         cut, self.channels = BACKBONES[name]
         self.stages, self.pretrained = nn.ModuleList(cut(net)), weights is not None
+        self.register_buffer('scale', torch.ones(len(self.stages))) # what each feature map is multiplied by
         if dilated:
             for rate, stage in zip((2, 4), self.stages[1:]): keep_size(dilate(stage, rate))
 
@@ -124,7 +125,7 @@ class Backbone(nn.Module):
         images: torch.Tensor, # (B, 3, H, W), normalised
     ) -> list: # feature maps (B, channels[i], h, w)
         features = []
-        for stage in self.stages: features.append(images := stage(images))
+        for stage, scale in zip(self.stages, self.scale): images = stage(images); features.append(images * scale)
         return features
 
 def keep_size(
