@@ -6,6 +6,7 @@ from PIL import Image
 from safetensors.torch import load_file
 import numpy as np
 from scipy.io import savemat
+from saliency_nb.bases import build_model, export_authors
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,3 +70,63 @@ def test_papermill_by_hand(tmp_path):
     assert r.returncode == 0, r.stderr
     record = json.loads((tmp_path/'run/run.json').read_text())
     assert record['parameters']['epochs'] == 1 and set(record['stages']) == {'phase1', 'phase2', 'scores', 'thresholds', 'dissection', 'contributions'} and record['versions']['torch'] == torch.__version__.split('+')[0]
+
+PLUGIN = '''import torchvision
+from torch import nn
+from saliency_nb.hosts import register_host
+
+class Lraspp(nn.Module): # a segmentation network this project knows nothing about
+    dim = 960
+    def __init__(self):
+        super().__init__()
+        self.backbone = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).backbone
+    def forward(self, images): return self.backbone(images)['high']
+
+register_host('lraspp', Lraspp)
+'''
+FAST = [*SMALL, '--epochs', '1', '--control', 'false']
+
+def test_a_strangers_host_in_ten_lines(world, tmp_path):
+    (tmp_path/'my_hosts.py').write_text(PLUGIN)
+    r = done('run', '--model', 'lraspp', '--plugin', tmp_path/'my_hosts.py', '--data', world, '--out', tmp_path/'run', *FAST)
+    assert r.returncode == 0, r.stderr
+    table = pd.read_csv(tmp_path/'run/contributions.csv')
+    assert len(table) > 5 and table[['contribution', 'contrast', 'low', 'high']].notna().all(axis=None) and (tmp_path/'run/model.html').is_file()
+    r = done('run', '--model', 'lraspp', '--data', world, '--out', tmp_path/'other', *FAST)
+    assert r.returncode == 1 and 'register_host' in r.stderr and 'Traceback' not in r.stderr
+
+def test_three_models_side_by_side(world, tmp_path):
+    r = done('run', '--model', 'salicon', 'dinet', 'transalnet', '--data', world, '--out', tmp_path, *FAST)
+    assert r.returncode == 0, r.stderr
+    pages = [line.removeprefix('report: ') for line in r.stdout.splitlines() if line.startswith('report: ')]
+    assert [Path(p).relative_to(tmp_path).as_posix() for p in pages] == ['salicon/model.html', 'dinet/model.html', 'transalnet/model.html', 'compare_models.html'] and all(Path(p).is_file() for p in pages)
+    shown = Path(pages[-1]).read_text()
+    assert all(name in shown for name in ('salicon', 'dinet', 'transalnet', 'information_gain', 'Spearman'))
+    again = done('compare', tmp_path/'salicon', tmp_path/'dinet', '--out', tmp_path/'two')
+    assert again.returncode == 0 and (tmp_path/'two/compare_models.html').is_file(), again.stderr
+    missing = done('compare', tmp_path/'salicon', tmp_path/'nowhere', '--out', tmp_path/'three')
+    assert missing.returncode == 1 and len(missing.stderr.strip().splitlines()) == 1 and 'nowhere' in missing.stderr
+
+def test_stages_one_by_one_from_folders_kept_apart(world, tmp_path):
+    for name in ('images', 'fixations', 'maps'): shutil.copytree(world/name, tmp_path/'elsewhere'/name)
+    shutil.copy(world/'scene_graphs.json', tmp_path/'graphs.json')
+    parts = [a for name in ('images', 'fixations', 'maps') for a in (f'--{name}', tmp_path/'elsewhere'/name)]
+    options = [*parts, '--scene-graphs', tmp_path/'graphs.json', '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--lr', '1e-3']
+    for command_name, file, made_before in (('train', 'phase2/best.safetensors', 0), ('thresholds', 'thresholds.nc', 2), ('dissect', 'alignment.nc', 3), ('contributions', 'contributions.csv', 4)):
+        r = done(command_name, *options)
+        assert r.returncode == 0 and (tmp_path/'run'/file).is_file() and r.stdout.count('not made again') == made_before, r.stderr + r.stdout
+    r = done('train', *options, '--phase', '0')
+    assert r.returncode == 0 and (tmp_path/'run/original/best.safetensors').is_file()
+    r = done('train', *options, '--data', world)
+    assert r.returncode == 1 and 'either' in r.stderr and 'Traceback' not in r.stderr
+
+def test_authors_checkpoint_probed_elsewhere(world, tmp_path):
+    torch.manual_seed(0)
+    export_authors(build_model('dinet', n_bases=16, width=16, phase=2), tmp_path/'model_best.pth')
+    shutil.copytree(world, tmp_path/'unnamed', ignore=shutil.ignore_patterns('scene_graphs.json', 'truth.csv'))
+    given = ['--data', tmp_path/'unnamed', '--out', tmp_path/'run', '--checkpoint', tmp_path/'model_best.pth', *SMALL]
+    r = done('contributions', *given)
+    assert r.returncode == 1 and '--probe' in r.stderr and 'Traceback' not in r.stderr, r.stderr
+    r = done('run', *given, '--probe', world)
+    assert r.returncode == 0 and len(pd.read_csv(tmp_path/'run/contributions.csv')) > 5, r.stderr
+    assert not (tmp_path/'run/phase2/metrics.csv').exists() and json.loads((tmp_path/'run/summary.json').read_text())['spearman'] is None
