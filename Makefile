@@ -1,4 +1,4 @@
-# make run | test | osie | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
+# make run | test | osie | models | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
 PYTHON := $(shell command -v python3.11 2>/dev/null || command -v python3)
 BIN    := $(CURDIR)/.venv/bin
 READY  := .venv/.ready
@@ -7,7 +7,7 @@ WEIGHTS ?= ../shared/weights/squeezenet1_0_imagenet.safetensors
 UV     := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run osie test prepare notebooks readme docs lock clean
+.PHONY: run osie models test prepare notebooks readme docs lock clean
 
 run: $(READY)
 	saliency-nb world data/world
@@ -19,6 +19,12 @@ osie: $(READY)
 	saliency-nb run --model dinet --data $(OSIE) --weights $(WEIGHTS) --out runs/osie --height 240 --width 320 --features 128 --n-bases 128 \
 	  --epochs 6 --lr 0.0001 --lr-every 4 --epochs2 4 --lr2 0.001
 	mkdir -p bench/osie && cp runs/osie/summary.json runs/osie/contributions.csv bench/osie
+
+# the three published hosts, light, on OSIE, side by side
+models: $(READY)
+	saliency-nb run --model salicon dinet transalnet --data $(OSIE) --weights $(WEIGHTS) --out runs/models --height 144 --width 192 --features 32 --n-bases 128 \
+	  --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001 --original true --precision bf16-mixed
+	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
 
 test: $(READY)
 	pytest

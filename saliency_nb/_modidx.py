@@ -258,6 +258,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'saliency_nb.runs.analysis_path': ('runs.html#analysis_path', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.checked_parameters': ('runs.html#checked_parameters', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.chosen_device': ('runs.html#chosen_device', 'saliency_nb/runs.py'),
+                                  'saliency_nb.runs.epoch_numbers': ('runs.html#epoch_numbers', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.execute': ('runs.html#execute', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.gathered': ('runs.html#gathered', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.host_options': ('runs.html#host_options', 'saliency_nb/runs.py'),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHAPTERS', 'RunFolder', 'RunData', 'open_data', 'open_osie', 'open_salicon', 'gathered', 'Analysis', 'chosen_device',
-           'host_options', 'published', 'analysis_path', 'analysis_parameters', 'checked_parameters', 'execute',
-           'html_report', 'run']
+           'host_options', 'published', 'epoch_numbers', 'analysis_path', 'analysis_parameters', 'checked_parameters',
+           'execute', 'html_report', 'run']
 
 # %% ../nbs/12_runs.ipynb #e8a24e43
 import ast, inspect, os, sys, time
@@ -143,7 +143,7 @@ class Analysis:
         if p.plugin: run_path(str(existing_file(p.plugin, 'the Python file that registers hosts')))
         self.size, self.found = (p.height, p.width), open_data(data, p.seed, probe=probe)
         self.sets = {name: SaliencyDataset(getattr(self.found, name), self.size) for name in ('train', 'select', 'val')}
-        self.check()
+        self.check(); self.kept = epoch_numbers(p.keep)
         self.run, self.data, self.made, self.memory = RunFolder(out, data=str(data), probe=str(probe), **parameters), self.found.fingerprint(), {}, {}
         self.shape = dict(host=p.model, n_bases=p.n_bases) | host_options(p.model, backbone=p.backbone, weights=p.weights, width=p.features, size=self.size)
         self.device = chosen_device(p.accelerator)
@@ -173,8 +173,8 @@ class Analysis:
 
     def trainer(self, **more): # arguments common to all trainings
         p = self.p
-        return dict(batch=p.batch, seed=p.seed, lr_every=p.lr_every, every=p.every, workers=p.workers,
-                    trainer=dict(accelerator=p.accelerator, devices=p.devices, num_nodes=p.nodes, **(dict(gradient_clip_val=p.clip) if p.clip else {}), **more))
+        return dict(batch=p.batch, seed=p.seed, lr_every=p.lr_every, every=p.every, workers=p.workers, patience=p.patience, compile=p.compile, keep=self.kept,
+                    trainer=dict(accelerator=p.accelerator, devices=p.devices, num_nodes=p.nodes, accumulate_grad_batches=p.accumulate, **(dict(gradient_clip_val=p.clip) if p.clip else {}), **more))
 
 # %% ../nbs/12_runs.ipynb #14ee747b
 def chosen_device(
@@ -202,6 +202,13 @@ def published(
     size = getattr(HOSTS.get(host), 'size', (480, 640))
     return dict(backbone='resnet50', weights='imagenet', features=0, n_bases=512, height=size[0], width=size[1], epochs=10, epochs2=10, lr=1e-4, lr2=1e-4, lr_every=2, batch=10)
 
+def epoch_numbers(
+    text: str, # e.g. '0,2,5'; '' for none
+) -> tuple: # of numbers
+    "Epochs named in a parameter; raises `ParameterError` where one is no number."
+    try: return tuple(sorted(int(e) for e in text.split(',') if e.strip()))
+    except ValueError: raise ParameterError(f"keep = '{text}': give numbers of epochs separated by commas, such as 0,2,5.") from None
+
 # %% ../nbs/12_runs.ipynb #aa6cec74
 CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training' # what a training depends on
 
@@ -216,7 +223,7 @@ def phase1(self: Analysis) -> str: # fingerprint
 @patch
 def common(self: Analysis) -> dict: # inputs of both trainings
     "Parameters that change the result of a training."
-    return {k: getattr(self.p, k) for k in ('batch', 'seed', 'lr_every', 'clip', 'devices', 'nodes')}
+    return {k: getattr(self.p, k) for k in ('batch', 'seed', 'lr_every', 'clip', 'accumulate', 'patience', 'keep', 'compile', 'devices', 'nodes')}
 
 @patch
 def adopt(self: Analysis):

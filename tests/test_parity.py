@@ -1,7 +1,7 @@
 """The three published models give the published code's outputs, from checkpoints with the authors' names.
 
 tests/parity holds outputs of the published models under weights made by a recipe (names, shapes and a seed), so no weights are needed."""
-import json, zlib
+import json, resource, time, zlib
 from pathlib import Path
 import numpy as np, pytest, torch
 from saliency_nb.bases import export_authors, load_checkpoint
@@ -33,10 +33,12 @@ def published(request, tmp_path_factory):
     return host, phase, load_checkpoint(path)
 
 @torch.no_grad()
-def test_outputs_are_the_published_ones(published):
+def test_outputs_are_the_published_ones(published, capsys):
     host, phase, model = published
     expected, x = np.load(FOLDER/f'{host}.npz'), image(host)
-    activations, saliency = model.activations(x)[0].numpy(), model(x)[0].numpy()
+    activations, start = model.activations(x)[0].numpy(), time.perf_counter()
+    saliency, seconds = model(x)[0].numpy(), time.perf_counter() - start
+    with capsys.disabled(): print(f'\n{host}, phase {phase}: forward pass {seconds:.2f} s, peak memory of the process so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB')
     assert activations.shape == tuple(expected['bases_shape']) and saliency.shape == tuple(expected['saliency_shape'])
     for ours, theirs in ((saliency[::4, ::4], expected[f'saliency_phase{phase}']), (activations[:4], expected['bases_first4']), (activations.mean((1, 2)), expected['bases_mean'])):
         assert abs(ours - theirs.squeeze()).max() <= 1e-4

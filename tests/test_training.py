@@ -1,5 +1,5 @@
 "Training as it happens to people: killed in the middle of an epoch, and spread over several processes."
-import os, signal, subprocess, sys, time
+import os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 
@@ -46,3 +46,9 @@ def test_two_processes_train_together(tmp_path):
     one, two = (pd.read_csv(tmp_path/f/'metrics.csv') for f in ('one', 'two'))
     assert np.allclose(one.filter(like='val_').iloc[0], two.filter(like='val_').iloc[0], atol=1e-6) # before the first step: 13 images, divided
     assert list(two.epoch) == [0, 1, 2, 3] and two.val_cc.max() > two.val_cc[0] + .2 and checkpoint(tmp_path/'two')['global_step'] == 3 * (40 // (4 * 2))
+
+@pytest.mark.skipif(not (shutil.which('g++') or shutil.which('c++')), reason='torch.compile needs a C++ compiler')
+def test_compiled_training_is_the_same_training(tmp_path):
+    job('train', tmp_path/'plain', 1, 1); job('train', tmp_path/'compiled', 1, 1, 0, 'compile')
+    plain, compiled = (pd.read_csv(tmp_path/f/'metrics.csv') for f in ('plain', 'compiled'))
+    assert np.allclose(plain.iloc[0], compiled.iloc[0], atol=1e-3, equal_nan=True) and compiled.val_cc[1] > compiled.val_cc[0] + .2 # dropout draws other numbers

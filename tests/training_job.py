@@ -1,6 +1,6 @@
 """A small training, to be started as a process of its own by test_training.py, or in several by torchrun:
 
-    training_job.py train OUT PHASE [EPOCHS [SECONDS]]
+    training_job.py train OUT PHASE [EPOCHS [SECONDS [compile]]]
     training_job.py score CHECKPOINT OUT
 """
 import sys, time
@@ -33,11 +33,11 @@ class Spots(Dataset):
         fixations = torch.zeros(32, 48); fixations[int(y), int(x)] = 3; fixations[tuple(g.integers(0, (32, 48)))] += 1
         return dict(image=torch.from_numpy(g.normal(0, .3, (3, 32, 48))).float() + spot, fixations=fixations, density=spot / spot.sum(), id=f'spot_{self.first + i}')
 
-def learn(out, phase, epochs=4, seconds=0.):
+def learn(out, phase, epochs=4, seconds=0., compiled=''):
     "Train on 40 images, choose on 13 others; reading an image takes so many seconds."
     torch.manual_seed(0)
     model = initialise(build_model('spots', n_bases=8), torch.stack([Spots(8, 1000)[i]['image'] for i in range(8)])).eval()
-    train(model if int(phase) == 1 else model.to_phase2(), Spots(40, 1000, float(seconds)), Spots(13, 2000), out, int(epochs), batch=4, every=2, lr=1e-2, lr_every=3,
+    train(model if int(phase) == 1 else model.to_phase2(), Spots(40, 1000, float(seconds)), Spots(13, 2000), out, int(epochs), batch=4, every=2, lr=1e-2, lr_every=3, compile=bool(compiled),
           trainer=dict(accelerator='cpu', devices=process()[1]))
 
 def score(checkpoint, out):
