@@ -8,7 +8,7 @@ __all__ = ['FIXATION_COLUMNS', 'UNKNOWN', 'IMAGES', 'NOT_AN_IMAGE', 'OSIE_FRAME'
            'without_image', 'image_size', 'assembled', 'read_mat', 'positions', 'map_points', 'read_gaze',
            'observer_gaze', 'read_salicon', 'read_salicon_json', 'workers_gaze', 'read_osie', 'osie_eye', 'osie_mouse',
            'found_fixations', 'read_mit1003', 'mit1003_gaze', 'picture_points', 'load_map', 'category_files',
-           'read_cat2000', 'read_codecharts', 'read_csv', 'csv_table', 'read_pysaliency', 'stimulus_files', 'own_table',
+           'read_cat2000', 'read_codecharts', 'read_csv', 'own_table', 'csv_table', 'read_pysaliency', 'stimulus_files',
            'read_fixations', 'fixation_map', 'density', 'load_rgb', 'normalised', 'read_image', 'check_images',
            'official_density', 'SaliencyDataset', 'split_ids']
 
@@ -26,7 +26,7 @@ from scipy.sparse import issparse
 from .core import (DataError, ParameterError, Problems, existing_file, existing_folder, fingerprint, fingerprint_code, fingerprint_files, read_json, rng,
                               whole_file)
 
-# %% ../nbs/01_fixations.ipynb #d55d1579
+# %% ../nbs/01_fixations.ipynb #7ca38f24
 FIXATION_COLUMNS = ['image', 'observer', 'group', 'order', 'x', 'y', 't', 'duration']
 UNKNOWN = dict(observer='', group='', order=-1, t=np.nan, duration=np.nan)
 
@@ -74,7 +74,7 @@ class FixationSet:
         f, per = self.fixations, self.fixations.groupby('image').size()
         who = f'{f.observer.nunique()} observers' if (f.observer != '').all() else 'unnamed observers'
         if f.group.nunique() > 1: who += f' in {f.group.nunique()} groups'
-        blur = f'sigma = {self.sigma:g} px' + (f' ({self.sigma / self.px_per_degree:.2g} degrees)' if self.px_per_degree > 0 else '')
+        blur = f'sigma = {self.sigma:g} px' + (f' = {self.sigma / self.px_per_degree:.2g}°' if self.px_per_degree > 0 else '')
         density = 'official densities' if self.images.map_path.notna().all() else f'density blurred with {blur}'
         out = f', {self.left_out:,} more outside the images left out' if self.left_out else ''
         return f'**{self.name}**: {len(self)} images, {len(f):,} fixations of {who}, {per.median():.0f} per image (median){out}, {density}'
@@ -130,7 +130,7 @@ def read_each(
         except DataError: pool.shutdown(cancel_futures=True); raise
     return found
 
-# %% ../nbs/01_fixations.ipynb #7711500e
+# %% ../nbs/01_fixations.ipynb #104b71d2
 IMAGES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 
 def image_files(
@@ -153,8 +153,8 @@ def without_image(
     what: str, # what the files are, e.g. 'fixations'
     problems: Problems, # collects those without
 ):
-    "A file whose image is missing is a fault."
-    for i in sorted(set(files) - set(images)): problems.add(f"{source}: {what} of {i}, but no image of this name; add the image or remove its {what}.")
+    "A file whose image is missing is a fault, unless the image is one already."
+    for i in sorted(set(files) - set(images) - {i for i, _ in problems}): problems.add(f"{source}: {what} of {i}, but no image of this name; add the image or remove its {what}.")
 
 def image_size(
     path, # image file
@@ -190,16 +190,16 @@ def assembled(
     more = [c for c in fixations.columns if c not in FIXATION_COLUMNS]
     return checked(FixationSet(name, table, fixations[FIXATION_COLUMNS + more], float(sigma or .03 * table.width.median()), **known), source, problems)
 
-# %% ../nbs/01_fixations.ipynb #7221efb3
+# %% ../nbs/01_fixations.ipynb #bb376c23
 def read_mat(
     path, # .mat file
     key: str | None = None, # variable that must be in it; None: all of them
 ): # the variable, with structs as objects; or a dictionary of all
     "A variable of a MATLAB file; raises `DataError` where the file is broken or holds no such variable."
-    try: mat = loadmat(existing_file(path, f'the variable {key}' if key else 'MATLAB variables'), squeeze_me=True, struct_as_record=False)
+    try: mat = loadmat(existing_file(path, f'the variable {key}' if key else 'the fixations'), squeeze_me=True, struct_as_record=False)
     except DataError: raise
     except NotImplementedError: raise DataError(f"{path}: saved as MATLAB 7.3, which is another format; save it again in MATLAB with the option '-v7'.") from None
-    except Exception as e: raise DataError(f"{path}: not a readable MATLAB file ({e}); fetch it again.") from None
+    except Exception as e: raise DataError(f"{path}: not a readable MATLAB file ({' '.join(str(e).split())}); fetch it again.") from None
     if key is None: return {k: v for k, v in mat.items() if not k.startswith('__')}
     if key not in mat: raise DataError(f"{path}: holds no variable '{key}'; it is not a file of this layout.")
     return mat[key]
@@ -459,9 +459,9 @@ def read_codecharts(
         return pd.concat([picture_points(points[t].get(i, root/f'fix_maps/{t}/{i}.png'), size).assign(t=float(t)) for t in used], ignore_index=True), size
     return assembled('CodeCharts' + (f' {time} ms' if time is not None else ''), root, images, read_each(one, {i: i for i in images}, problems), problems, sigma, maps)
 
-# %% ../nbs/01_fixations.ipynb #390b63dd
+# %% ../nbs/01_fixations.ipynb #caabd148
 def read_csv(
-    path, # .csv with one row per fixation
+    path, # .csv with one row per fixation, or a folder that holds one such file
     images = None, # folder of images; None: images/ or stimuli/ beside the file, else its own folder
     sigma: float | None = None, # blur of the density, px; None: 3% of the median width
     origin: float = 0., # coordinate of the left and upper edge of the image
@@ -469,8 +469,9 @@ def read_csv(
     problems: Problems | None = None, # collects faults; None: stop at the first
 ) -> FixationSet: # images and fixations
     "A folder of images and a table of fixations; raises `DataError` where the table cannot be used at all."
-    path, problems = existing_file(path, 'a table of fixations'), or_strict(problems)
-    before = len(problems)
+    problems, path, tables = or_strict(problems), Path(path), own_table(Path(path))
+    if path.is_dir() and len(tables) != 1: raise DataError(f"{path}: {len(tables)} tables of fixations; give the .csv file itself.")
+    path, before = existing_file(tables[0] if tables else path, 'a table of fixations'), len(problems)
     beside = [path.parent/name for name in ('images', 'stimuli') if (path.parent/name).is_dir()]
     images, table = image_files(images or [*beside, path.parent][0], problems), csv_table(path, problems)
     for i in sorted(set(table.image) - set(images)): problems.add(f"{path}: fixations on image {i}, but no image of this name; add the image or remove the rows.", i)
@@ -483,14 +484,23 @@ def read_csv(
     read = read_each(one, {i: i for i in images if i not in faulty}, problems)
     return assembled(path.parent.resolve().name, path, images, read, problems, sigma, px_per_degree=px_per_degree)
 
-# %% ../nbs/01_fixations.ipynb #1baa695f
+# %% ../nbs/01_fixations.ipynb #3c2f30f3
+def own_table(
+    root: Path, # folder
+) -> list: # .csv files with the columns of a table of fixations; where there is none, all .csv files
+    "Tables of fixations in a folder, known by their first line."
+    def header(path):
+        with open(path, encoding='utf-8', errors='replace') as f: return {k.strip('" ') for k in f.readline().strip('\ufeff\n').split(',')}
+    files = sorted(root.glob('*.csv'))
+    return [p for p in files if {'image', 'x', 'y'} <= header(p)] or files
+
 def csv_table(
     path, # .csv
     problems: Problems, # collects rows that hold no numbers
 ) -> pd.DataFrame: # image, x, y, order and whatever else the file has
     "The table of a .csv; raises `DataError` where columns are missing or coordinates are shares of the image."
     try: table = pd.read_csv(path, dtype={k: str for k in ('image', 'observer', 'group')}, keep_default_na=False, na_values={'x': '', 'y': '', 't': '', 'duration': '', 'order': ''})
-    except (ValueError, OSError) as e: raise DataError(f"{path}: not a readable table ({e}); save it as comma-separated text in UTF-8.") from None
+    except (ValueError, OSError) as e: raise DataError(f"{path}: not a readable table ({' '.join(str(e).split())}); save it as comma-separated text in UTF-8.") from None
     missing = [k for k in ('image', 'x', 'y') if k not in table]
     if missing: raise DataError(f"{path}: no column '{missing[0]}' among {', '.join(map(str, table.columns))}; the table needs image, x and y, separated by commas.")
     table['image'] = [Path(n).stem if Path(n).suffix.lower() in IMAGES else n for n in table.image]
@@ -546,15 +556,7 @@ def stimulus_files(
         with whole_file(path) as part: Image.fromarray(np.asarray(pixels, np.uint8)).save(part)
     return images
 
-# %% ../nbs/01_fixations.ipynb #95945c60
-def own_table(
-    root: Path, # folder
-) -> list: # the .csv files in it that have the columns of a table of fixations
-    "Tables of fixations in a folder, known by their first line."
-    def header(path):
-        with open(path, encoding='utf-8', errors='replace') as f: return {k.strip('" ') for k in f.readline().strip('\ufeff\n').split(',')}
-    return [p for p in sorted(root.glob('*.csv')) if {'image', 'x', 'y'} <= header(p)]
-
+# %% ../nbs/01_fixations.ipynb #173ed83d
 LAYOUTS = { # what it is -> (is a folder of this layout?, its reader)
     'MIT1003 (ALLSTIMULI/, DATA/ or ALLFIXATIONMAPS/)': (lambda r: (r/'ALLSTIMULI').is_dir(), read_mit1003),
     'CAT2000 (Stimuli/, FIXATIONLOCS/)': (lambda r: any((p/'FIXATIONLOCS').is_dir() for p in (r, r/'trainSet')), read_cat2000),
@@ -562,7 +564,7 @@ LAYOUTS = { # what it is -> (is a folder of this layout?, its reader)
     'OSIE (stimuli/, eye/ or mouse_lab/ or mouse_amt/)': (lambda r: (r/'stimuli').is_dir() and any((r/v).is_dir() for v in ('eye', 'mouse_lab', 'mouse_amt')), read_osie),
     'SALICON (images/, fixations/)': (lambda r: (r/'images').is_dir() and (r/'fixations').is_dir(), read_salicon),
     "SALICON's JSON (images/, fixations_*.json)": (lambda r: any([*r.glob('fixations_*.json'), *r.glob('annotations/fixations_*.json')]), read_salicon_json),
-    'images and one .csv with the columns image, x, y': (lambda r: len(own_table(r)) == 1, lambda root, **options: read_csv(own_table(Path(root))[0], **options)),
+    'images and one .csv with the columns image, x, y': (own_table, read_csv),
 }
 
 def read_fixations(
@@ -574,7 +576,7 @@ def read_fixations(
     root = existing_folder(root, 'a data set')
     for what, (fits, read) in LAYOUTS.items():
         if not fits(root): continue
-        known = inspect.signature(read_csv if what.startswith('images') else read).parameters
+        known = inspect.signature(read).parameters
         for k in options:
             if k not in known: raise ParameterError(f"{root} is {what}, whose reader has no option '{k}'; it has {', '.join(list(known)[1:])}.")
         return read(root, problems=problems, **options)
@@ -654,7 +656,7 @@ def official_density(
     if not found.any(): raise DataError(f"{path}: the density is zero everywhere; remove it, and the fixations are blurred instead.")
     return found
 
-# %% ../nbs/01_fixations.ipynb #d117e8a3
+# %% ../nbs/01_fixations.ipynb #b3d72769
 SAVING = threading.Lock()
 
 class SaliencyDataset(torch.utils.data.Dataset):
@@ -689,7 +691,7 @@ class SaliencyDataset(torch.utils.data.Dataset):
     ) -> np.ndarray: # (H, W) float32 of sum 1
         "From the cache where it is there, else made and kept."
         if self.cache is None: return self.made(row, points)
-        source = [points.shape, hashlib.sha256(points.tobytes()).hexdigest(), self.set.sigma] if row.map_path is None else fingerprint_files([row.map_path])
+        source = [hashlib.sha256(np.stack(self.xy[row.name]).tobytes()).hexdigest(), self.set.sigma] if row.map_path is None else fingerprint_files([row.map_path])
         path = self.cache/f'{fingerprint(source, self.size, (int(row.height), int(row.width)), self.code)}.npy'
         try: found = np.load(path)
         except (OSError, ValueError, EOFError): found = None
