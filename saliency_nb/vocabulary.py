@@ -7,7 +7,7 @@ __all__ = ['HABITS', 'VOCABULARY_FILES', 'CATEGORIES', 'canonical', 'table', 'le
            'coco_name', 'coco_index', 'Vocabulary', 'make_vocabulary', 'write_vocabulary', 'read_vocabulary',
            'category_table', 'find_category', 'category', 'uncategorised']
 
-# %% ../nbs/07a_vocabulary.ipynb #8961f29a
+# %% ../nbs/07a_vocabulary.ipynb #5f017bc4
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +17,7 @@ import pandas as pd
 from lemminflect import getLemma
 from .core import DataError, ParameterError, read_json, write_json
 
-# %% ../nbs/07a_vocabulary.ipynb #f8cd37c3
+# %% ../nbs/07a_vocabulary.ipynb #4e804e8b
 def canonical(
     name, # as annotated
 ) -> str: # lower case, underscores
@@ -31,19 +31,21 @@ def table(
     "A table of the package: lemmas, synonyms, categories or coco."
     return pd.read_csv(files('saliency_nb')/f'tables/{name}.csv', comment='#', dtype=str, keep_default_na=False)
 
-# %% ../nbs/07a_vocabulary.ipynb #ce69b1d1
+# %% ../nbs/07a_vocabulary.ipynb #1a5ca409
 @lru_cache(maxsize=None)
 def lemma(
     word: str, # lower case
 ) -> str: # its singular as a noun
-    "Singular of a noun: the package's table, then lemminflect's dictionary, then without a final s."
+    "Singular of a noun: the package's table, then lemminflect's dictionary, then without the ending of a regular plural."
     override = dict(table('lemmas').values)
     if word in override: return override[word]
     known = getLemma(word, upos='NOUN', lemmatize_oov=False)
     if known: return known[0]
-    return word[:-1] if len(word) > 3 and word.endswith('s') and not word.endswith(('ss', 'us', 'is')) else word
+    if word.endswith('ies') and len(word) > 4: return word[:-3] + 'y'
+    if word.endswith(('ches', 'shes', 'xes', 'sses')): return word[:-2]
+    return word[:-1] if len(word) > 2 and word.endswith('s') and not word.endswith(('ss', 'us', 'is')) else word
 
-# %% ../nbs/07a_vocabulary.ipynb #ac1ce47e
+# %% ../nbs/07a_vocabulary.ipynb #a5c921b7
 HABITS = {'a', 'an', 'the', 'is', 'are', 'of'}
 
 @lru_cache
@@ -72,7 +74,7 @@ def attribute_name(
     "Consolidated name of an attribute: spelling and synonym, not lemmatised."
     return synonyms('attribute').get(canonical(name), canonical(name))
 
-# %% ../nbs/07a_vocabulary.ipynb #b5f19e32
+# %% ../nbs/07a_vocabulary.ipynb #1258dfa2
 def coco_name(
     name: str, # of a COCO category
 ) -> str: # consolidated
@@ -86,7 +88,7 @@ def coco_index() -> dict: # consolidated name -> COCO's number
     t = table('coco')
     return {coco_name(n): int(i) for i, n in t[['id', 'name']].values}
 
-# %% ../nbs/07a_vocabulary.ipynb #300cbce6
+# %% ../nbs/07a_vocabulary.ipynb #ff62a0d7
 @dataclass
 class Vocabulary:
     "Which annotated names become semantics."
@@ -125,7 +127,7 @@ def make_vocabulary(
         return {str(n): total[rule(n)] >= floor for n in counts} | {n: k >= floor for n, k in total.items()}
     return Vocabulary(kept(objects, object_name), kept(attributes, attribute_name))
 
-# %% ../nbs/07a_vocabulary.ipynb #c76e3701
+# %% ../nbs/07a_vocabulary.ipynb #d1d33833
 VOCABULARY_FILES = dict(coco='coco_idx.json', objects='filtered_vg_obj.json', attributes='filtered_vg_attr.json')
 
 def write_vocabulary(
@@ -148,7 +150,7 @@ def read_vocabulary(
         if wrong is not None: raise DataError(f"{Path(folder)/name}: '{wrong}' is {parts[part][wrong]!r}; each name must be true (kept) or false.")
     return Vocabulary(**parts)
 
-# %% ../nbs/07a_vocabulary.ipynb #6ec1a0eb
+# %% ../nbs/07a_vocabulary.ipynb #d5025d2d
 CATEGORIES = 'action social animal vehicle clothing text sky ground scene color other'.split()
 
 @lru_cache

@@ -81,7 +81,7 @@ ATTRIBUTES = dict(
     color='''beige, black, blond, blue, brown, brunette, cream colored, dark, dark blue, dark brown, gold, gray, green, khaki, light blue, light brown, maroon, orange, pink, purple, red, silver, tan, teal, white, yellow, light,
         colorful, light colored, dark colored, rainbow colored, multi colored, black and white, bright, pale, faded, neon, pastel, vibrant, navy, ivory, tinted, discolored, browned, bright blue,
         burgundy, deep blue, golden, golden brown, greenish, lime green, neon green''',
-    other='plain, straw, statue, stone, fire, trash, toilet, wrist, wedding, wine, wire, wool, computer, toy, ski, paper')
+    other='short, concrete, clay, plain, straw, statue, stone, fire, trash, toilet, wrist, wedding, wine, wire, wool, computer, toy, ski, paper')
 
 def lines(path): return [n for n in map(str.strip, path.read_text().splitlines()) if n not in ('', '<unk>')]
 def commas(path): return [n for l in lines(path) for n in l.split(',')]
