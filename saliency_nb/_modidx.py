@@ -276,7 +276,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'saliency_nb.semantics.Boxes.__init__': ( 'semantics.html#boxes.__init__',
                                                                                  'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.Boxes.add': ('semantics.html#boxes.add', 'saliency_nb/semantics.py'),
-                                       'saliency_nb.semantics.Boxes.code': ('semantics.html#boxes.code', 'saliency_nb/semantics.py'),
+                                       'saliency_nb.semantics.Boxes.shares': ('semantics.html#boxes.shares', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.InstanceRegions': ( 'semantics.html#instanceregions',
                                                                                   'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.InstanceRegions.coverage': ( 'semantics.html#instanceregions.coverage',

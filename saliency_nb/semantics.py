@@ -9,7 +9,7 @@ __all__ = ['OSIE_ATTRIBUTES', 'READERS', 'overlap', 'box_coverage', 'mask_covera
            'segment_rle', 'InstanceRegions', 'segment_numbers', 'PanopticRegions', 'coco_regions', 'OsieRegions',
            'osie_regions', 'MaskRegions', 'mask_regions', 'json_layout', 'region_layouts', 'read_regions', 'enrichment']
 
-# %% ../nbs/08_semantics.ipynb #5f15f14c
+# %% ../nbs/08_semantics.ipynb #81512fb2
 import copy, json, math
 from array import array
 from collections import Counter
@@ -22,7 +22,7 @@ from .core import DataError, ParameterError, Problems, existing_file, existing_f
 from .fixations import IMAGES, FixationSet, OSIE_FRAME, image_files, read_mat
 from .vocabulary import Vocabulary, attribute_name, canonical, category, coco_name, object_name, uncategorised
 
-# %% ../nbs/08_semantics.ipynb #5d5257f5
+# %% ../nbs/08_semantics.ipynb #4a1627fd
 def overlap(
     low: np.ndarray, # (R,) start of each interval, as shares of the side
     high: np.ndarray, # (R,) end
@@ -48,7 +48,7 @@ def mask_coverage(
     rows, columns = (overlap(np.arange(m) / m, (np.arange(m) + 1) / m, g) for m, g in zip(mask.shape, grid))
     return rows.T @ mask @ columns
 
-# %% ../nbs/08_semantics.ipynb #38a3834d
+# %% ../nbs/08_semantics.ipynb #0510583f
 def covered(
     coverage: np.ndarray, # (..., h, w) in [0, 1]
     rule: float | str = 'half', # 'half': ours; a number in (0, 1): cells covered by more than that (published: 0.9)
@@ -58,7 +58,7 @@ def covered(
     most = coverage.max((-2, -1), keepdims=True)
     return (coverage >= np.minimum(.5, most / 2)) & (coverage > 0)
 
-# %% ../nbs/08_semantics.ipynb #1c6e2feb
+# %% ../nbs/08_semantics.ipynb #fbe56788
 @lru_cache
 def own_code() -> str: return fingerprint_code('semantics', 'vocabulary') # what a cached mask depends on besides its data
 
@@ -147,7 +147,7 @@ class Regions:
         unknown = f'; no category yet: {", ".join(self.uncategorised[:20])}' if self.uncategorised else ''
         return f'**{type(self).__name__}**: {len(self)} images, {len(self.semantics)} semantics: {", ".join(self.semantics[:60])}{" ..." if len(self.semantics) > 60 else ""}{unknown}'
 
-# %% ../nbs/08_semantics.ipynb #7399b27c
+# %% ../nbs/08_semantics.ipynb #63fbc794
 def image_index(
     folder, # of images, searched with its sub-folders
 ) -> dict: # file name without extension -> path
@@ -175,7 +175,7 @@ def used_images(
     if not used: raise DataError(f'{path}: none of its {len(annotated)} images is in {images}; give the folder of the images it annotates.')
     return used
 
-# %% ../nbs/08_semantics.ipynb #eea36c6f
+# %% ../nbs/08_semantics.ipynb #b4fe8da4
 def json_items(
     path, # JSON file of any size
     what: str, # what it should hold, for the sentences
@@ -193,22 +193,19 @@ def json_items(
 
 def parsed_object(
     o: dict, # of a scene graph
-    size: tuple[float, float], # width, height of its image, px
-) -> tuple: # name, attributes, (x0, y0, x1, y1) as shares
+) -> tuple: # name, attributes, x, y, w, h (px)
     "Name, attributes and box of an object of GQA (`name`) or Visual Genome (`names`, else `synsets`); raises KeyError, TypeError or ValueError that names what is missing."
     name = o.get('name') or next(iter(o.get('names') or ()), None) or next((s.split('.')[0] for s in o.get('synsets') or ()), None)
-    if not isinstance(name, str): raise ValueError('name')
-    attributes = o.get('attributes') or []
-    if not isinstance(attributes, list): raise ValueError('list of attributes')
-    for k in 'xywh':
-        if isinstance(o[k], bool) or not isinstance(o[k], (int, float)) or not math.isfinite(o[k]): raise ValueError(k)
-    (W, H), x, y, w, h = size, o['x'], o['y'], o['w'], o['h']
-    return name, attributes, (x / W, y / H, (x + w) / W, (y + h) / H)
+    if type(name) is not str: raise ValueError('name')
+    attributes = o.get('attributes') or ()
+    if type(attributes) not in (list, tuple) or (attributes and not set(map(type, attributes)) <= {str}): raise ValueError('list of attributes')
+    x, y, w, h = box = o['x'], o['y'], o['w'], o['h']
+    if not {type(x), type(y), type(w), type(h)} <= {int, float} or not math.isfinite(x + y + w + h): raise ValueError('number for ' + next(k for k, v in zip('xywh', box) if type(v) not in (int, float) or not math.isfinite(v)))
+    return name, attributes, box
 
 class Boxes:
     "Named boxes and their attributes, gathered image by image into flat arrays."
-    def __init__(self): self.codes, self.images, self.image, self.name, self.box, self.owner, self.attribute = {}, {}, array('i'), array('i'), array('d'), array('i'), array('i')
-    def code(self, name): return self.codes.setdefault(name, len(self.codes)) # a name as annotated, as a number
+    def __init__(self): self.codes, self.images, self.size, self.image, self.name, self.box, self.owner, self.attribute = {}, {}, array('d'), array('i'), array('i'), array('d'), array('i'), array('i')
 
     def add(self,
         image: str, # image id
@@ -217,17 +214,25 @@ class Boxes:
         path, # of the file, for the sentences
     ):
         "Add an image, whole or not at all; raises `DataError` that names what is wrong."
-        try: size = tuple(float(v) for v in size); assert min(size) > 0 and all(map(math.isfinite, size))
+        try: size = [float(v) for v in size]; assert min(size) > 0 and all(map(math.isfinite, size))
         except (TypeError, ValueError, AssertionError): raise DataError(f"{path}: image {image} has no usable width and height; it is not in this format.") from None
         if image in self.images: raise DataError(f'{path}: image {image} is there twice; give a file in which images are unique.')
-        try: rows = [parsed_object(o, size) for o in objects]
+        try: rows = [parsed_object(o) for o in objects]
         except (KeyError, TypeError, ValueError, AttributeError) as e: raise DataError(f"{path}: an object of image {image} has no usable {e}; it is not in this format.") from None
-        self.images[image] = len(self.images)
-        for name, attributes, box in rows:
-            for a in attributes: self.owner.append(len(self.name)); self.attribute.append(self.code(a))
-            self.image.append(self.images[image]); self.name.append(self.code(name)); self.box.extend(box)
+        self.images[image] = len(self.images); self.size.extend(size)
+        codes, first = self.codes, len(self.name)
+        for k, (name, attributes, box) in enumerate(rows):
+            for a in attributes: self.owner.append(first + k); self.attribute.append(codes.setdefault(a, len(codes)))
+            self.name.append(codes.setdefault(name, len(codes))); self.box.extend(box)
+        self.image.extend([self.images[image]] * len(rows))
 
-# %% ../nbs/08_semantics.ipynb #189278e7
+    def shares(self) -> np.ndarray: # (R, 4) x0, y0, x1, y1 as shares of width and height, within the image
+        "Boxes of all objects."
+        box, size = np.array(self.box).reshape(-1, 2, 2), np.array(self.size).reshape(-1, 1, 2)
+        box[:, 1] += box[:, 0]
+        return np.clip(box / size[np.array(self.image, int)], 0, 1).reshape(-1, 4)
+
+# %% ../nbs/08_semantics.ipynb #62795f33
 def images_with(
     image: np.ndarray, # (R,) image of each row
     name: np.ndarray, # (R,) name of each row, from 0
@@ -260,7 +265,7 @@ def box_regions(
     (object_kept, as_object), (attribute_kept, as_attribute) = (consolidated(r) for r in ((vocabulary.object, vocabulary.attribute) if vocabulary else (object_name, attribute_name)))
     semantics = sorted({*as_object, *as_attribute}); index = {s: i for i, s in enumerate(semantics)}
     object_code, attribute_code = (np.array([index[s] for s in c], int) for c in (as_object, as_attribute))
-    image, name, box = np.array(gathered.image, int), np.array(gathered.name, int), np.clip(np.array(gathered.box).reshape(-1, 4), 0, 1)
+    image, name, box = np.array(gathered.image, int), np.array(gathered.name, int), gathered.shares()
     owner, attribute = np.array(gathered.owner, int), np.array(gathered.attribute, int)
     if not len(name): raise DataError(f'{path}: its scene graphs hold no object; there is nothing to dissect.')
     flat = (box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1])
@@ -287,7 +292,7 @@ def box_regions(
     regions.boxes = {i: (code[cut[k]:cut[k + 1]], box[rows[cut[k]:cut[k + 1]]]) for i, k in gathered.images.items() if cut[k] < cut[k + 1]}
     return regions
 
-# %% ../nbs/08_semantics.ipynb #eff4e5a8
+# %% ../nbs/08_semantics.ipynb #1ddca8b5
 def gqa_regions(
     path, # scene graphs, JSON in GQA's format
     images, # folder of images, searched with its sub-folders
@@ -312,7 +317,7 @@ def gqa_regions(
     if not gathered.images: raise DataError(f'{path}: none of its images can be used, the first because: {problems[0][1]}')
     return box_regions(gathered, {i: p for i, p in used.items() if i in gathered.images}, path, min_images, vocabulary, rule)
 
-# %% ../nbs/08_semantics.ipynb #59eb278d
+# %% ../nbs/08_semantics.ipynb #56ad2e20
 def graph_names(
     path, # scene graphs, JSON in GQA's format
 ) -> tuple: # Counter of objects' names, Counter of attributes, as annotated
@@ -324,7 +329,7 @@ def graph_names(
         except (KeyError, TypeError, AttributeError) as e: raise DataError(f"{path}: the scene graph of image {image} has no {e}; it is not in GQA's format.") from None
     return objects, attributes
 
-# %% ../nbs/08_semantics.ipynb #d0919436
+# %% ../nbs/08_semantics.ipynb #f1b8011a
 def image_size(path) -> tuple: # width, height, px
     "Size of an image from its header; raises `DataError` where it is no image."
     try:
@@ -367,7 +372,7 @@ def vg_regions(
     regions.sources = [f for f in (path, root/'image_data.json', *([] if whole else [root/'attributes.json'])) if f.is_file()]
     return regions
 
-# %% ../nbs/08_semantics.ipynb #37f0b2de
+# %% ../nbs/08_semantics.ipynb #06b7fbef
 def run_lengths(
     counts: bytes, # COCO's text form: 5 bits a character, differences to the run before the last
 ) -> list: # lengths of runs of 0, 1, 0, ... down the columns
@@ -408,7 +413,7 @@ class InstanceRegions(Regions):
 
     def evidence(self, image): return fingerprint([self.segments[image][0], [(n, s if isinstance(s, list) else {k: v.hex() if isinstance(v, bytes) else v for k, v in s.items()}) for n, s in self.segments[image][1]]])
 
-# %% ../nbs/08_semantics.ipynb #d3b1d479
+# %% ../nbs/08_semantics.ipynb #7a10cf31
 def segment_numbers(
     path, # PNG of COCO panoptic
 ) -> np.ndarray: # (H, W) int32; 0: nothing
@@ -465,7 +470,7 @@ def coco_regions(
     if panoptic: regions.sources += [annotated[i][1] for i in used if annotated[i][1].is_file()]
     return regions if problems is None else regions.checked(problems)
 
-# %% ../nbs/08_semantics.ipynb #ddc8378b
+# %% ../nbs/08_semantics.ipynb #4b7a43d0
 OSIE_ATTRIBUTES = 'text face emotion sound smell taste touch motion operability watchability touched gazed'.split()
 
 class OsieRegions(Regions):
@@ -529,7 +534,7 @@ def mask_regions(
     regions.files = {i: files[i] for i in used}
     return regions if problems is None else regions.checked(problems)
 
-# %% ../nbs/08_semantics.ipynb #9e94af1b
+# %% ../nbs/08_semantics.ipynb #df0d0b5f
 def json_layout(
     path, # JSON file
 ) -> str | None: # 'coco', 'gqa' or 'vg'; None: none of them
@@ -570,7 +575,7 @@ def read_regions(
     if images is None: raise DataError(f'{root}: no folder images/ in it or above it; say where they are by images=.')
     return READERS[kind](path, images, **options)
 
-# %% ../nbs/08_semantics.ipynb #01ff6648
+# %% ../nbs/08_semantics.ipynb #d30eb2f0
 def enrichment(
     regions: Regions, # named regions
     fixations: FixationSet, # of the same images
