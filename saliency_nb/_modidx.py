@@ -355,6 +355,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'saliency_nb.semantics.segment_numbers': ( 'semantics.html#segment_numbers',
                                                                                   'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.segment_rle': ('semantics.html#segment_rle', 'saliency_nb/semantics.py'),
+                                       'saliency_nb.semantics.unmatched': ('semantics.html#unmatched', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.used_images': ('semantics.html#used_images', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.vg_id': ('semantics.html#vg_id', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.vg_regions': ('semantics.html#vg_regions', 'saliency_nb/semantics.py')},

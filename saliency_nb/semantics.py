@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['OSIE_ATTRIBUTES', 'READERS', 'overlap', 'box_coverage', 'mask_coverage', 'covered', 'own_code', 'Regions',
-           'image_index', 'used_images', 'json_items', 'parsed_object', 'Boxes', 'images_with', 'BoxRegions',
-           'box_regions', 'gqa_regions', 'graph_names', 'image_size', 'vg_id', 'vg_regions', 'run_lengths',
-           'segment_rle', 'InstanceRegions', 'segment_numbers', 'PanopticRegions', 'coco_regions', 'OsieRegions',
-           'osie_regions', 'MaskRegions', 'mask_regions', 'json_layout', 'region_layouts', 'read_regions', 'enrichment']
+           'image_index', 'unmatched', 'used_images', 'json_items', 'parsed_object', 'Boxes', 'images_with',
+           'BoxRegions', 'box_regions', 'gqa_regions', 'graph_names', 'image_size', 'vg_id', 'vg_regions',
+           'run_lengths', 'segment_rle', 'InstanceRegions', 'segment_numbers', 'PanopticRegions', 'coco_regions',
+           'OsieRegions', 'osie_regions', 'MaskRegions', 'mask_regions', 'json_layout', 'region_layouts',
+           'read_regions', 'enrichment']
 
-# %% ../nbs/08_semantics.ipynb #81512fb2
+# %% ../nbs/08_semantics.ipynb #2374c338
 import copy, json, math
 from array import array
 from collections import Counter
@@ -22,7 +23,7 @@ from .core import DataError, ParameterError, Problems, existing_file, existing_f
 from .fixations import IMAGES, FixationSet, OSIE_FRAME, image_files, read_mat
 from .vocabulary import Vocabulary, attribute_name, canonical, category, coco_name, object_name, uncategorised
 
-# %% ../nbs/08_semantics.ipynb #4a1627fd
+# %% ../nbs/08_semantics.ipynb #985124aa
 def overlap(
     low: np.ndarray, # (R,) start of each interval, as shares of the side
     high: np.ndarray, # (R,) end
@@ -48,7 +49,7 @@ def mask_coverage(
     rows, columns = (overlap(np.arange(m) / m, (np.arange(m) + 1) / m, g) for m, g in zip(mask.shape, grid))
     return rows.T @ mask @ columns
 
-# %% ../nbs/08_semantics.ipynb #0510583f
+# %% ../nbs/08_semantics.ipynb #98eb051c
 def covered(
     coverage: np.ndarray, # (..., h, w) in [0, 1]
     rule: float | str = 'half', # 'half': ours; a number in (0, 1): cells covered by more than that (published: 0.9)
@@ -58,7 +59,7 @@ def covered(
     most = coverage.max((-2, -1), keepdims=True)
     return (coverage >= np.minimum(.5, most / 2)) & (coverage > 0)
 
-# %% ../nbs/08_semantics.ipynb #fbe56788
+# %% ../nbs/08_semantics.ipynb #e42776f5
 @lru_cache
 def own_code() -> str: return fingerprint_code('semantics', 'vocabulary') # what a cached mask depends on besides its data
 
@@ -66,6 +67,7 @@ class Regions:
     "Named regions of images; a reader fills `images` (image id -> path) and says what is covered by `coverage`."
     cache = None # folder of rasterised regions
     attributes = frozenset() # semantics that are attributes of objects
+    left_out = {} # what was left out and how often
     def __init__(self,
         images: dict, # image id -> path
         semantics: list, # all names
@@ -145,9 +147,10 @@ class Regions:
 
     def _repr_markdown_(self):
         unknown = f'; no category yet: {", ".join(self.uncategorised[:20])}' if self.uncategorised else ''
-        return f'**{type(self).__name__}**: {len(self)} images, {len(self.semantics)} semantics: {", ".join(self.semantics[:60])}{" ..." if len(self.semantics) > 60 else ""}{unknown}'
+        left = '; '.join(f'{what}: {n}' for what, n in self.left_out.items() if n)
+        return f'**{type(self).__name__}**: {len(self)} images, {len(self.semantics)} semantics: {", ".join(self.semantics[:60])}{" ..." if len(self.semantics) > 60 else ""}{unknown}{" (" + left + ")" if left else ""}'
 
-# %% ../nbs/08_semantics.ipynb #63fbc794
+# %% ../nbs/08_semantics.ipynb #eb923d80
 def image_index(
     folder, # of images, searched with its sub-folders
 ) -> dict: # file name without extension -> path
@@ -158,6 +161,13 @@ def image_index(
         found[p.stem] = p
     if not found: raise DataError(f'{folder}: no images; the folder must hold .jpg or .png files.')
     return found
+
+def unmatched(
+    annotated, # image ids with regions
+    found: dict, # image id -> path, of the images on disk
+) -> dict: # for `left_out`
+    "How many images have only regions, and how many have none."
+    return {'annotated images that are not in the folder': len(set(annotated) - found.keys()), 'images without annotation': len(found.keys() - set(annotated))}
 
 def used_images(
     annotated, # image ids with regions, in their order
@@ -175,7 +185,7 @@ def used_images(
     if not used: raise DataError(f'{path}: none of its {len(annotated)} images is in {images}; give the folder of the images it annotates.')
     return used
 
-# %% ../nbs/08_semantics.ipynb #b4fe8da4
+# %% ../nbs/08_semantics.ipynb #bdb2f504
 def json_items(
     path, # JSON file of any size
     what: str, # what it should hold, for the sentences
@@ -232,7 +242,7 @@ class Boxes:
         box[:, 1] += box[:, 0]
         return np.clip(box / size[np.array(self.image, int)], 0, 1).reshape(-1, 4)
 
-# %% ../nbs/08_semantics.ipynb #62795f33
+# %% ../nbs/08_semantics.ipynb #7c012821
 def images_with(
     image: np.ndarray, # (R,) image of each row
     name: np.ndarray, # (R,) name of each row, from 0
@@ -292,7 +302,7 @@ def box_regions(
     regions.boxes = {i: (code[cut[k]:cut[k + 1]], box[rows[cut[k]:cut[k + 1]]]) for i, k in gathered.images.items() if cut[k] < cut[k + 1]}
     return regions
 
-# %% ../nbs/08_semantics.ipynb #1ddca8b5
+# %% ../nbs/08_semantics.ipynb #40a9ea87
 def gqa_regions(
     path, # scene graphs, JSON in GQA's format
     images, # folder of images, searched with its sub-folders
@@ -315,9 +325,11 @@ def gqa_regions(
                 gathered.add(image, size, objects, path)
     used = used_images(annotated, found, ids, path, images, problems)
     if not gathered.images: raise DataError(f'{path}: none of its images can be used, the first because: {problems[0][1]}')
-    return box_regions(gathered, {i: p for i, p in used.items() if i in gathered.images}, path, min_images, vocabulary, rule)
+    regions = box_regions(gathered, {i: p for i, p in used.items() if i in gathered.images}, path, min_images, vocabulary, rule)
+    regions.left_out |= unmatched(annotated, found)
+    return regions
 
-# %% ../nbs/08_semantics.ipynb #56ad2e20
+# %% ../nbs/08_semantics.ipynb #d2ff4c01
 def graph_names(
     path, # scene graphs, JSON in GQA's format
 ) -> tuple: # Counter of objects' names, Counter of attributes, as annotated
@@ -329,7 +341,7 @@ def graph_names(
         except (KeyError, TypeError, AttributeError) as e: raise DataError(f"{path}: the scene graph of image {image} has no {e}; it is not in GQA's format.") from None
     return objects, attributes
 
-# %% ../nbs/08_semantics.ipynb #f1b8011a
+# %% ../nbs/08_semantics.ipynb #5c9bd447
 def image_size(path) -> tuple: # width, height, px
     "Size of an image from its header; raises `DataError` where it is no image."
     try:
@@ -369,10 +381,11 @@ def vg_regions(
     used = used_images(annotated, found, ids, path, images, problems)
     if not gathered.images: raise DataError(f'{path}: none of its images can be used, the first because: {problems[0][1]}')
     regions = box_regions(gathered, {i: p for i, p in used.items() if i in gathered.images}, path, min_images, vocabulary, rule)
+    regions.left_out |= unmatched(annotated, found)
     regions.sources = [f for f in (path, root/'image_data.json', *([] if whole else [root/'attributes.json'])) if f.is_file()]
     return regions
 
-# %% ../nbs/08_semantics.ipynb #06b7fbef
+# %% ../nbs/08_semantics.ipynb #03f43526
 def run_lengths(
     counts: bytes, # COCO's text form: 5 bits a character, differences to the run before the last
 ) -> list: # lengths of runs of 0, 1, 0, ... down the columns
@@ -413,7 +426,7 @@ class InstanceRegions(Regions):
 
     def evidence(self, image): return fingerprint([self.segments[image][0], [(n, s if isinstance(s, list) else {k: v.hex() if isinstance(v, bytes) else v for k, v in s.items()}) for n, s in self.segments[image][1]]])
 
-# %% ../nbs/08_semantics.ipynb #7a10cf31
+# %% ../nbs/08_semantics.ipynb #e6e0177d
 def segment_numbers(
     path, # PNG of COCO panoptic
 ) -> np.ndarray: # (H, W) int32; 0: nothing
@@ -466,11 +479,11 @@ def coco_regions(
     broken = {i for i, _ in noted}
     used = used_images([i for i in annotated if i not in broken], found, None if ids is None else [i for i in ids if i not in broken], path, images, noted)
     regions = (PanopticRegions if panoptic else InstanceRegions)(used, sorted({n for i in used for n, _ in annotated[i][-1]}), [path], rule)
-    regions.segments = {i: annotated[i] for i in used}
+    regions.segments, regions.left_out = {i: annotated[i] for i in used}, unmatched(annotated, found)
     if panoptic: regions.sources += [annotated[i][1] for i in used if annotated[i][1].is_file()]
     return regions if problems is None else regions.checked(problems)
 
-# %% ../nbs/08_semantics.ipynb #4b7a43d0
+# %% ../nbs/08_semantics.ipynb #450438ec
 OSIE_ATTRIBUTES = 'text face emotion sound smell taste touch motion operability watchability touched gazed'.split()
 
 class OsieRegions(Regions):
@@ -531,10 +544,10 @@ def mask_regions(
     if not files: raise DataError(f'{root}: holds no masks; give the folder that holds <image id>/<name>.png.')
     used = used_images(files, found, ids, root, images, noted)
     regions = MaskRegions(used, sorted({n for i in used for n, _ in files[i]}), [p for i in used for _, p in files[i]], rule)
-    regions.files = {i: files[i] for i in used}
+    regions.files, regions.left_out = {i: files[i] for i in used}, unmatched(files, found)
     return regions if problems is None else regions.checked(problems)
 
-# %% ../nbs/08_semantics.ipynb #df0d0b5f
+# %% ../nbs/08_semantics.ipynb #b81dc663
 def json_layout(
     path, # JSON file
 ) -> str | None: # 'coco', 'gqa' or 'vg'; None: none of them
@@ -542,7 +555,7 @@ def json_layout(
     with open(path, 'rb') as f: head = f.read(65536).decode(errors='replace').lstrip()
     if head[:1] == '[' and '"objects"' in head: return 'vg'
     if head[:1] != '{': return None
-    if (first := head[1:].lstrip()[1:].split('"')[0]) in ('info', 'licenses', 'images', 'annotations', 'categories'): return 'coco' if '"categories"' in head or '"annotations"' in head or first in ('info', 'licenses', 'images') else None
+    if head[1:].lstrip()[1:].split('"')[0] in ('info', 'licenses', 'images', 'annotations', 'categories'): return 'coco'
     return 'gqa' if '"objects"' in head else None
 
 def region_layouts(
@@ -575,7 +588,7 @@ def read_regions(
     if images is None: raise DataError(f'{root}: no folder images/ in it or above it; say where they are by images=.')
     return READERS[kind](path, images, **options)
 
-# %% ../nbs/08_semantics.ipynb #d30eb2f0
+# %% ../nbs/08_semantics.ipynb #9b9e86cb
 def enrichment(
     regions: Regions, # named regions
     fixations: FixationSet, # of the same images

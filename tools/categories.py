@@ -58,6 +58,7 @@ OBJECTS = dict(
         power pole, quilt, rail, ramp, recliner, rock wall, scene, second floor, shack, shed, shingle, shower head, shrub, shutter, side window, signal, signal light, skateboard ramp, skatepark, skylight, spire, stairway,
         stall, steeple, stem, stone wall, stool, stop light, stoplight, storefront, street lamp, structure, table cloth, tabletop, tap, throw pillow, traffic signal, trash bin, tree line, utility pole, valley, vanity,
         view, window sill, windowsill, wire fence, bud, tub, traffic cone, tennis net''',
+    color='black, green, yellow',
     other='''bath towel, kitchen towel, paper towel, towel, alien, turkey, chicken breast, drawing, heart, cross, angry bird, stuffed animal, toy car, rubber duck, moss ball, watchability, sound, smell, taste, touch,
         cloth, display, shield''')
 
