@@ -180,6 +180,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'saliency_nb.fixations.mit1003_gaze': ('fixations.html#mit1003_gaze', 'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.normalised': ('fixations.html#normalised', 'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.observer_gaze': ('fixations.html#observer_gaze', 'saliency_nb/fixations.py'),
+                                       'saliency_nb.fixations.observers_table': ( 'fixations.html#observers_table',
+                                                                                  'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.official_density': ( 'fixations.html#official_density',
                                                                                    'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.or_strict': ('fixations.html#or_strict', 'saliency_nb/fixations.py'),

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['FIXATION_COLUMNS', 'UNKNOWN', 'IMAGES', 'NOT_AN_IMAGE', 'OSIE_FRAME', 'OSIE_SIGMA', 'MIT1003_RATE', 'LAYOUTS', 'MEAN',
            'STD', 'SAVING', 'FixationSet', 'or_strict', 'checked', 'understood', 'read_each', 'image_files',
-           'without_image', 'image_size', 'assembled', 'read_mat', 'positions', 'map_points', 'read_gaze',
-           'observer_gaze', 'read_salicon', 'read_salicon_json', 'workers_gaze', 'read_osie', 'osie_eye', 'osie_mouse',
-           'found_fixations', 'read_mit1003', 'mit1003_gaze', 'picture_points', 'load_map', 'category_files',
-           'read_cat2000', 'read_codecharts', 'read_csv', 'own_table', 'csv_table', 'read_pysaliency', 'stimulus_files',
-           'read_fixations', 'fixation_map', 'density', 'load_rgb', 'normalised', 'read_image', 'check_images',
-           'official_density', 'SaliencyDataset', 'split_ids']
+           'without_image', 'image_size', 'assembled', 'read_mat', 'positions', 'observers_table', 'map_points',
+           'read_gaze', 'observer_gaze', 'read_salicon', 'read_salicon_json', 'workers_gaze', 'read_osie', 'osie_eye',
+           'osie_mouse', 'found_fixations', 'read_mit1003', 'mit1003_gaze', 'picture_points', 'load_map',
+           'category_files', 'read_cat2000', 'read_codecharts', 'read_csv', 'own_table', 'csv_table', 'read_pysaliency',
+           'stimulus_files', 'read_fixations', 'fixation_map', 'density', 'load_rgb', 'normalised', 'read_image',
+           'check_images', 'official_density', 'SaliencyDataset', 'split_ids']
 
 # %% ../nbs/01_fixations.ipynb #2cdfe55a
 import hashlib, inspect, threading
@@ -190,7 +190,7 @@ def assembled(
     more = [c for c in fixations.columns if c not in FIXATION_COLUMNS]
     return checked(FixationSet(name, table, fixations[FIXATION_COLUMNS + more], float(sigma or .03 * table.width.median()), **known), source, problems)
 
-# %% ../nbs/01_fixations.ipynb #bb376c23
+# %% ../nbs/01_fixations.ipynb #694410e4
 def read_mat(
     path, # .mat file
     key: str | None = None, # variable that must be in it; None: all of them
@@ -213,6 +213,17 @@ def positions(
     if values.shape[-1] != 2 or values.ndim > 2: raise ValueError(f'an array of shape {values.shape} in place of n x 2 positions')
     return values.reshape(-1, 2)
 
+def observers_table(
+    parts: list, # one dictionary per observer: x, y (arrays) and what else is known (arrays of that length, or one value)
+) -> pd.DataFrame: # the fixations of all, with their order
+    "One table made at once, since a table per observer takes most of the time of reading; raises `ValueError` where lengths differ."
+    lengths = [len(p['x']) for p in parts]
+    for p, n in zip(parts, lengths):
+        for k, v in p.items():
+            if np.ndim(v) and len(v) != n: raise ValueError(f'{len(v)} values of {k} for {n} fixations')
+    columns = {k: np.concatenate([np.broadcast_to(p[k], n) for p, n in zip(parts, lengths)]) for k in parts[0]} if parts else dict(x=[], y=[])
+    return pd.DataFrame(columns | dict(order=np.concatenate([np.arange(0), *map(np.arange, lengths)])))
+
 def map_points(
     points, # (H, W) map, not zero at every fixation
 ) -> tuple[pd.DataFrame, tuple[int, int]]: # x, y of the centres of its pixels, (H, W)
@@ -222,7 +233,7 @@ def map_points(
     rows, columns = np.nonzero(points)
     return pd.DataFrame(dict(x=columns + .5, y=rows + .5)), points.shape
 
-# %% ../nbs/01_fixations.ipynb #592d6efb
+# %% ../nbs/01_fixations.ipynb #0bbe0723
 def read_gaze(
     path, # SALICON .mat of one image, or the authors' preprocessed one
 ) -> tuple[pd.DataFrame, tuple[int, int]]: # fixations without the image column, (height, width) of the frame
@@ -234,18 +245,18 @@ def read_gaze(
         if key not in mat: raise DataError(f"{path}: holds no variable '{key}'; it is not a file of this layout.")
     with understood(path, "SALICON's gaze and resolution"):
         height, width = (int(v) for v in np.atleast_1d(mat['resolution']))
-        tables = [observer_gaze(str(k), g) for k, g in enumerate(np.atleast_1d(mat['gaze']))]
-    if not sum(map(len, tables)): raise DataError(f"{path}: the image has no fixations; remove it or add its fixations.")
-    return pd.concat([t for t in tables if len(t)], ignore_index=True), (height, width)
+        table = observers_table([observer_gaze(str(k), g) for k, g in enumerate(np.atleast_1d(mat['gaze']))])
+    if not len(table): raise DataError(f"{path}: the image has no fixations; remove it or add its fixations.")
+    return table, (height, width)
 
 def observer_gaze(
     observer: str, # name
     g: mat_struct, # element of `gaze`
-) -> pd.DataFrame: # fixations of one observer
+) -> dict: # fixations of one observer
     "With onset and duration where there is one for each fixation; `timestamp` alone belongs to the raw samples."
     xy, durations = positions(g.fixations), np.asarray(getattr(g, 'durations', []), float).reshape(-1)
     timed = dict(t=np.asarray(g.timestamp, float).reshape(-1), duration=durations) if len(durations) else dict(t=np.nan, duration=np.nan)
-    return pd.DataFrame(dict(observer=observer, group=str(getattr(g, 'group', '')), order=np.arange(len(xy)), x=xy[:, 0] - .5, y=xy[:, 1] - .5, **timed))
+    return dict(observer=observer, group=str(getattr(g, 'group', '')), x=xy[:, 0] - .5, y=xy[:, 1] - .5, **timed)
 
 # %% ../nbs/01_fixations.ipynb #9402607b
 def read_salicon(
@@ -263,7 +274,7 @@ def read_salicon(
     read = read_each(read_gaze, {i: gaze/f'{i}.mat' for i in images}, problems)
     return assembled(f'{root.name} {split}', root, images, read, problems, sigma, maps, split)
 
-# %% ../nbs/01_fixations.ipynb #11352330
+# %% ../nbs/01_fixations.ipynb #7e87a416
 def read_salicon_json(
     root, # folder with fixations_NAME.json (or annotations/fixations_NAME.json) and images/NAME/ or images/
     split: str = 'train', # what NAME begins with
@@ -289,10 +300,8 @@ def workers_gaze(
     annotations: list, # of one image: worker_id and fixations, (row, column) from 1
 ) -> pd.DataFrame: # samples of all workers
     "Cursor samples of one image from SALICON's JSON."
-    yx = [positions(a['fixations']) for a in annotations]
-    observer = np.repeat([str(a.get('worker_id', k)) for k, a in enumerate(annotations)] or [''], [len(p) for p in yx] or [0])
-    rows, order = np.concatenate([*yx, np.empty((0, 2))]) - .5, [np.arange(len(p)) for p in yx]
-    return pd.DataFrame(dict(observer=observer, order=np.concatenate([*order, []]).astype(int), x=rows[:, 1], y=rows[:, 0]))
+    yx = [positions(a['fixations']) - .5 for a in annotations]
+    return observers_table([dict(observer=str(a.get('worker_id', k)), x=p[:, 1], y=p[:, 0]) for k, (a, p) in enumerate(zip(annotations, yx))])
 
 # %% ../nbs/01_fixations.ipynb #8a9a8d8b
 OSIE_FRAME, OSIE_SIGMA = (600, 800), 24.
@@ -316,16 +325,16 @@ def read_osie(
     read = read_each(one, {i: i for i in images}, problems)
     return assembled(f'OSIE {view}', root, images, read, problems, sigma, px_per_degree=OSIE_SIGMA)
 
-# %% ../nbs/01_fixations.ipynb #bfbfefc8
+# %% ../nbs/01_fixations.ipynb #01084388
 def osie_eye(
     path, # eye/fixations.mat
 ) -> dict: # image id -> function that gives its fixations
     "OSIE's eye-tracking data."
     def subject(name, s):
         x, y, d = (np.atleast_1d(np.asarray(getattr(s, k), float)) for k in ('fix_x', 'fix_y', 'fix_duration'))
-        return pd.DataFrame(dict(observer=name, order=np.arange(len(x)), x=x - .5, y=y - .5, t=np.cumsum(d) - d, duration=d))
+        return dict(observer=name, x=x - .5, y=y - .5, t=np.cumsum(d) - d, duration=d)
     def image(f):
-        with understood(path, f'the fixations of {f.img}'): return pd.concat([subject(str(k), s) for k, s in enumerate(np.atleast_1d(f.subjects))], ignore_index=True)
+        with understood(path, f'the fixations of {f.img}'): return observers_table([subject(str(k), s) for k, s in enumerate(np.atleast_1d(f.subjects))])
     with understood(path, "OSIE's fixations"): return {Path(str(f.img)).stem: lambda f=f: image(f) for f in np.atleast_1d(read_mat(path, 'fixations'))}
 
 def osie_mouse(
