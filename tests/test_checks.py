@@ -40,7 +40,7 @@ FAULTS = dict(
     text_as_image=('unreadable image', (), lambda r: files(r, 'images/val')[0].write_text('no image')),
     broken_mat=('unreadable fixations', (), lambda r: files(r, 'fixations/train')[1].write_bytes(b'MATLAB 5.0')),
     mat_without_gaze=('unreadable fixations', (), lambda r: savemat(files(r, 'fixations/train')[1], dict(something=1))),
-    mat_of_another_layout=('unreadable fixations', (), lambda r: savemat(files(r, 'fixations/train')[1], dict(gaze=np.zeros((3, 2)) + 5, resolution=[96, 128]))),
+    mat_of_another_layout=('unreadable fixations', (), lambda r: savemat(files(r, 'fixations/train')[1], dict(gaze=np.array([(np.arange(5.),)], [('fixations', object)]), resolution=[96, 128]))),
     broken_map=('unreadable map', (), lambda r: files(r, 'maps/train')[0].write_bytes(b'\x89PNG')),
     truncated_graphs=('unreadable regions', (), lambda r: (r/'scene_graphs.json').write_text((r/'scene_graphs.json').read_text()[:3000])),
     empty_graphs=('unreadable regions', (), lambda r: (r/'scene_graphs.json').write_text('{}')),
