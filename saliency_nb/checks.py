@@ -10,7 +10,7 @@ __all__ = ['KINDS', 'GRID', 'WAYS', 'COLORS', 'STYLE', 'Findings', 'Contents', '
            'judge_axes', 'find_strangers', 'Checked', 'verdict', 'check_data', 'counted', 'embedded', 'heat',
            'outlines', 'picture', 'drawn', 'density_layer', 'rows', 'kinds_table', 'page', 'write_report']
 
-# %% ../nbs/12a_checks.ipynb #9477f956
+# %% ../nbs/12a_checks.ipynb #9320bd0a
 import base64, hashlib, html, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from .core import DataError, existing_folder, read_json, rng, whole_file, write_
 from .fixations import FIXATION_COLUMNS, IMAGES, OSIE_FRAME, OSIE_SIGMA, density, fixation_map, load_rgb, osie_eye, read_gaze, read_mat
 from .semantics import OSIE_ATTRIBUTES, BoxRegions, OsieRegions, Regions, canonical, category_table, graph_boxes
 
-# %% ../nbs/12a_checks.ipynb #0d773a48
+# %% ../nbs/12a_checks.ipynb #f5eca15c
 KINDS = { # kind -> level, what it means
     'missing split': ('error', 'a folder of images is missing, so there is nothing to train on or nothing to score'),
     'unreadable image': ('error', 'the image cannot be decoded'),
@@ -65,7 +65,7 @@ class Findings(list):
         return {k: sum(f[0] == k for f in self) for k in KINDS if KINDS[k][0] == level and any(f[0] == k for f in self)}
     def _repr_markdown_(self): return self.table().groupby(['level', 'kind'], sort=False).sentence.agg(['size', 'first']).to_markdown() if self else 'nothing found'
 
-# %% ../nbs/12a_checks.ipynb #b746dba1
+# %% ../nbs/12a_checks.ipynb #b2df2acb
 @dataclass
 class Contents:
     "What a folder holds, as far as it can be read."
@@ -110,7 +110,7 @@ def partners(
     "Files without a partner."
     for i in own.keys() - others.keys(): found.add(kind, f'{own[i]}: {remedy}.', f'{split}/{i}')
 
-# %% ../nbs/12a_checks.ipynb #182dec95
+# %% ../nbs/12a_checks.ipynb #55e15524
 def open_contents(
     root, # folder of a data set
     found: Findings, # receives what cannot be read and what has no partner
@@ -151,7 +151,7 @@ def gaze_or_finding(path, key: str, found: Findings) -> tuple: # table or None, 
     except Exception as e: found.add('unreadable fixations', f'{path}: not in the layout of SALICON ({type(e).__name__}: {e}); fetch it again.', key)
     return None, (np.nan, np.nan)
 
-# %% ../nbs/12a_checks.ipynb #7a205b16
+# %% ../nbs/12a_checks.ipynb #a4c2a171
 def osie_contents(root: Path, found: Findings) -> Contents:
     "OSIE's own layout, with its eye tracking."
     images = files_by_id(root/'stimuli', IMAGES, found)
@@ -185,7 +185,7 @@ def good_masks(path: Path, key: str, found: Findings) -> bool:
     if not data.any(): found.add('empty regions', f'{path}: none of the twelve attributes is marked.', key)
     return True
 
-# %% ../nbs/12a_checks.ipynb #acebdad3
+# %% ../nbs/12a_checks.ipynb #e779e0b3
 def graph_regions(path: Path, images: pd.DataFrame, found: Findings) -> Regions | None:
     "Scene graphs in GQA's format, each box looked at."
     if not path.is_file(): return None
@@ -218,7 +218,7 @@ def checked_boxes(i: str, graph, row, path: Path, found: Findings) -> list: # of
         elif min(o['x'], o['y']) < -1 or o['x'] + o['w'] > W + 1 or o['y'] + o['h'] > H + 1: found.add('region outside the image', f'{where} leaves the image of {H} x {W} px.', row.Index)
     return boxes
 
-# %% ../nbs/12a_checks.ipynb #574fe603
+# %% ../nbs/12a_checks.ipynb #89db664c
 GRID = 24, 32 # of the tests below
 
 def contrast(
@@ -255,7 +255,7 @@ def measure(
     looked = parallel(lambda row: (*look_at_image(row, found), look_at_map(row, found)), c.images.itertuples(), 'images and maps')
     c.measured = pd.DataFrame(looked, index=c.images.index, columns=['pixels', 'contrast', 'map'], dtype=object)
 
-# %% ../nbs/12a_checks.ipynb #bdf4d183
+# %% ../nbs/12a_checks.ipynb #5ef8da19
 def find_outsiders(
     c: Contents, # read
     found: Findings, # receives images with fixations outside
@@ -282,7 +282,7 @@ def find_twins(
                 kind = 'same fixations twice' if name == 'fixations' else 'picture in train and val' if len(splits) > 1 else 'same picture twice'
                 found.add(kind, f'{other}: has exactly the same {name} as {keys[0]}; remove or replace one of them.', other)
 
-# %% ../nbs/12a_checks.ipynb #ada41186
+# %% ../nbs/12a_checks.ipynb #0722bad4
 def midranks(
     maps: np.ndarray, # (n, 24, 32)
 ) -> np.ndarray: # (n, 768) in (0, 1)
@@ -324,7 +324,7 @@ def auc_others(
     table[chosen, np.arange(len(chosen))] = np.nan
     return table
 
-# %% ../nbs/12a_checks.ipynb #37ea189e
+# %% ../nbs/12a_checks.ipynb #7716b75a
 WAYS = {'as given': lambda x, y, w, h: (x, y), 'x and y exchanged': lambda x, y, w, h: (y, x), 'y counted from the bottom': lambda x, y, w, h: (x, h - y), 'x counted from the right': lambda x, y, w, h: (w - x, y)}
 
 def sure(
@@ -365,7 +365,7 @@ def find_strangers(c: Contents, keys: list, own: np.ndarray, others: np.ndarray,
     for k in np.flatnonzero((better > .05) & (cells.sum(1) >= 5)):
         found.add('fixations of another image', f'{c.images.path[keys[k]]}: its fixations fit {better[k]:.0%} of the other maps better than its own (AUC {own[k]:.2f}); check which file belongs to which image.', keys[k])
 
-# %% ../nbs/12a_checks.ipynb #5c0de03d
+# %% ../nbs/12a_checks.ipynb #fbc6fb70
 @dataclass
 class Checked:
     "What was found, and where it is written."
@@ -414,7 +414,7 @@ def counted(c: Contents) -> dict: # name -> number
     return {f'images {s}': int(n) for s, n in splits.items()} | dict(fixations=len(c.fixations), observers=int(c.fixations.groupby('image').observer.nunique().max()) if len(c.fixations) else 0,
         maps=int(c.images.map_path.notna().sum()), annotated_images=len(c.regions.ids) if c.regions else 0, semantics=len(c.regions.semantics) if c.regions else 0)
 
-# %% ../nbs/12a_checks.ipynb #4bd68440
+# %% ../nbs/12a_checks.ipynb #ef6ad483
 COLORS = '#E69F00', '#56B4E9', '#009E73', '#F0E442', '#CC79A7', '#D55E00' # Okabe and Ito
 
 def embedded(
@@ -451,7 +451,7 @@ def picture(caption: str, size: tuple, *layers: str) -> str: # HTML
     "A figure of SVG layers."
     return f'<figure><svg viewBox="0 0 {size[1]} {size[0]}" role="img" aria-label="{html.escape(caption)}">{"".join(layers)}</svg><figcaption>{html.escape(caption)}</figcaption></figure>'
 
-# %% ../nbs/12a_checks.ipynb #bf24e710
+# %% ../nbs/12a_checks.ipynb #6beb7cd5
 def drawn(
     c: Contents, # measured
     key: str, # of an image that can be decoded
@@ -480,7 +480,7 @@ def density_layer(c: Contents, key: str, x, y, size) -> np.ndarray | None: # (H,
     if c.measured['map'][key] is not None: return cv2.resize(load_rgb(c.images.map_path[key])[..., 0].astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
     return density(fixation_map(x, y, size, size), c.sigma * size[1] / c.images.width[key]) if len(x) and c.images.width[key] > 0 else None
 
-# %% ../nbs/12a_checks.ipynb #e1fbf951
+# %% ../nbs/12a_checks.ipynb #8f3897d9
 STYLE = """:root{color-scheme:light dark;--ink:#1b1b1b;--paper:#fff;--line:#bbb;--soft:#f3f3f3}
 @media(prefers-color-scheme:dark){:root{--ink:#eee;--paper:#161616;--line:#555;--soft:#242424}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1180px;margin:2em auto;padding:0 1em}
