@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'GRID', 'WAYS', 'COLORS', 'STYLE', 'Findings', 'Contents', 'parallel', 'files_by_id', 'partners',
-           'open_contents', 'salicon_contents', 'joined', 'gaze_or_finding', 'osie_contents', 'mask_regions',
-           'good_masks', 'graph_regions', 'checked_boxes', 'contrast', 'look_at_image', 'look_at_map', 'measure',
-           'find_outsiders', 'find_twins', 'midranks', 'looked_at', 'auc_own', 'auc_others', 'sure', 'fit',
+           'open_contents', 'salicon_contents', 'joined', 'gaze_or_finding', 'osie_contents', 'osie_masks',
+           'good_masks', 'graph_regions', 'look_at_boxes', 'other_contents', 'contrast', 'look_at_image', 'look_at_map',
+           'measure', 'find_outsiders', 'find_twins', 'midranks', 'looked_at', 'auc_own', 'auc_others', 'sure', 'fit',
            'judge_axes', 'find_strangers', 'Checked', 'verdict', 'check_data', 'counted', 'embedded', 'heat',
            'outlines', 'picture', 'drawn', 'density_layer', 'rows', 'kinds_table', 'page', 'write_report']
 
@@ -18,9 +18,9 @@ from pathlib import Path
 import cv2, numpy as np, pandas as pd
 from scipy.stats import rankdata
 from tqdm import tqdm
-from .core import DataError, existing_folder, read_json, rng, whole_file, write_json
-from .fixations import FIXATION_COLUMNS, IMAGES, OSIE_FRAME, OSIE_SIGMA, density, fixation_map, load_rgb, osie_eye, read_gaze, read_mat
-from .semantics import OSIE_ATTRIBUTES, BoxRegions, OsieRegions, Regions, canonical, category_table, graph_boxes
+from .core import DataError, Problems, existing_folder, read_json, rng, whole_file, write_json
+from .fixations import FIXATION_COLUMNS, IMAGES, OSIE_FRAME, OSIE_SIGMA, density, fixation_map, load_map, load_rgb, osie_eye, read_fixations, read_gaze, read_mat
+from .semantics import OSIE_ATTRIBUTES, Boxes, OsieRegions, Regions, box_regions, read_regions, region_layouts
 
 # %% ../nbs/12a_checks.ipynb #f5eca15c
 KINDS = { # kind -> level, what it means
@@ -44,6 +44,7 @@ KINDS = { # kind -> level, what it means
     'region without area': ('warning', 'it is left out'),
     'region outside the image': ('warning', 'it is cut at the border'),
     'name without category': ('warning', 'it is counted as "other" in the figures by category'),
+    'left out by the reader': ('error', 'something else that a reader of chapter 01 or 08 stumbles over'),
     'same id twice': ('error', 'two files share one name, and one of them would be ignored'),
     'same picture twice': ('warning', 'the same pixels under two names'),
     'same fixations twice': ('error', 'two images have exactly the same fixations'),
@@ -69,7 +70,7 @@ class Findings(list):
 @dataclass
 class Contents:
     "What a folder holds, as far as it can be read."
-    layout: str # 'OSIE' or 'SALICON'
+    layout: str # 'OSIE', 'SALICON', or the name of the data set
     images: pd.DataFrame # index: 'split/id'; columns id, split, path, map_path, height, width (px of the frame; NaN where nothing says it)
     fixations: pd.DataFrame # FIXATION_COLUMNS; image is 'split/id'
     regions: Regions | None # by id, or None where nothing is annotated
@@ -116,10 +117,10 @@ def open_contents(
     found: Findings, # receives what cannot be read and what has no partner
 ) -> Contents: # the rest
     "Open a folder by its layout; raises `DataError` where it has none that is known."
-    root = existing_folder(root, 'a data set: OSIE, or images/ and fixations/')
-    if (root/'stimuli').is_dir(): return osie_contents(root, found)
-    if (root/'images/train').is_dir() or (root/'images/val').is_dir(): return salicon_contents(root, found)
-    raise DataError(f"{root}: neither OSIE (stimuli/, eye/) nor SALICON's layout (images/train, images/val, fixations/); give the folder that holds one of them.")
+    root = existing_folder(root, 'a data set')
+    if (root/'stimuli').is_dir() and (root/'eye').is_dir(): return osie_contents(root, found)
+    if any((root/'images'/s).is_dir() for s in ('train', 'val')) and (root/'fixations').is_dir(): return salicon_contents(root, found)
+    return other_contents(root, found)
 
 def salicon_contents(root: Path, found: Findings) -> Contents:
     "SALICON's layout; worlds have it too."
@@ -141,22 +142,24 @@ def salicon_contents(root: Path, found: Findings) -> Contents:
 
 def joined(tables: list) -> pd.DataFrame:
     "Tables of fixations as one."
-    return pd.concat(tables, ignore_index=True)[FIXATION_COLUMNS] if tables else pd.DataFrame(columns=FIXATION_COLUMNS)
+    return pd.concat(tables, ignore_index=True).reindex(columns=FIXATION_COLUMNS) if tables else pd.DataFrame(columns=FIXATION_COLUMNS)
 
 def gaze_or_finding(path, key: str, found: Findings) -> tuple: # table or None, (height, width)
     "Fixations of one image, or why there are none."
     if path is None: return None, (np.nan, np.nan)
     try: table, frame = read_gaze(path); return table.assign(image=key), frame
     except DataError as e: found.add('image without fixations' if 'has no fixations' in str(e) else 'unreadable fixations', str(e), key)
-    except Exception as e: found.add('unreadable fixations', f'{path}: not in the layout of SALICON ({type(e).__name__}: {e}); fetch it again.', key)
     return None, (np.nan, np.nan)
 
 # %% ../nbs/12a_checks.ipynb #a4c2a171
 def osie_contents(root: Path, found: Findings) -> Contents:
     "OSIE's own layout, with its eye tracking."
     images = files_by_id(root/'stimuli', IMAGES, found)
-    try: eye = osie_eye(root/'eye/fixations.mat')
-    except DataError as e: eye = {}; found.add('unreadable fixations', str(e))
+    eye, noted = {}, Problems(strict=False)
+    with noted.caught():
+        for i, read in osie_eye(root/'eye/fixations.mat').items():
+            with noted.caught(f'all/{i}'): eye[i] = read()
+    for key, sentence in noted: found.add('unreadable fixations', sentence, key)
     if not images: raise DataError(f'{root}/stimuli: no images; fetch OSIE again.')
     if eye:
         partners(images, eye, 'image without fixations', 'all', 'eye/fixations.mat has nothing for this image; fetch OSIE again', found)
@@ -164,9 +167,9 @@ def osie_contents(root: Path, found: Findings) -> Contents:
     table = pd.DataFrame([dict(key=f'all/{i}', id=i, split='all', path=p, map_path=None, height=OSIE_FRAME[0], width=OSIE_FRAME[1]) for i, p in images.items()]).set_index('key')
     for i in images.keys() & eye.keys():
         if not len(eye[i]): found.add('image without fixations', f'{root}/eye/fixations.mat: nobody has looked at image {i}; remove it.', f'all/{i}')
-    return Contents('OSIE', table, joined([eye[i].assign(image=f'all/{i}', group='') for i in images if i in eye]), mask_regions(root/'labels', table, found), OSIE_SIGMA)
+    return Contents('OSIE', table, joined([eye[i].assign(image=f'all/{i}', group='') for i in images if i in eye]), osie_masks(root/'labels', table, found), OSIE_SIGMA)
 
-def mask_regions(folder: Path, images: pd.DataFrame, found: Findings) -> Regions | None:
+def osie_masks(folder: Path, images: pd.DataFrame, found: Findings) -> Regions | None:
     "OSIE's attribute masks, each read and looked at."
     if not folder.is_dir(): return None
     labels, own = files_by_id(folder, {'.mat'}, found), dict(zip(images.id, images.path))
@@ -192,31 +195,45 @@ def graph_regions(path: Path, images: pd.DataFrame, found: Findings) -> Regions 
     try: graphs = read_json(path)
     except DataError as e: found.add('unreadable regions', str(e)); return None
     if not isinstance(graphs, dict) or not graphs: found.add('unreadable regions', f'{path}: holds no scene graph; give a file that maps image ids to scene graphs.'); return None
-    rows, boxes = {r.id: r for r in images.itertuples()}, {}
+    rows, boxes = {r.id: r for r in images.itertuples()}, Boxes()
     annotated = images[images.split.isin(images[images.id.isin(graphs.keys())].split.unique())] # a split that nobody annotated lacks nothing
     for key in annotated.index[~annotated.id.isin(graphs.keys())]: found.add('image without regions', f'{path}: has no scene graph for {key}.', key)
     for i, graph in graphs.items():
-        if i in rows: boxes[i] = checked_boxes(i, graph, rows[i], path, found)
+        if i in rows: look_at_boxes(i, graph, rows[i], path, boxes, found)
         else: found.add('regions without image', f'{path}: there is no image {i}; add it or remove its scene graph.', i)
-    names = sorted({name for rows in boxes.values() for name, *_ in rows})
-    for name in names:
-        if name not in category_table(): found.add('name without category', f"{path}: '{name}' of {sum(any(r[0] == name for r in rows) for rows in boxes.values())} images has no semantic category.")
-    regions, number = BoxRegions({i: rows[i].path for i in boxes}, names, [path]), {n: k for k, n in enumerate(names)}
-    regions.boxes = {i: (np.array([number[r[0]] for r in b], int), np.array([r[1:] for r in b])) for i, b in boxes.items() if b}
+    try: regions = box_regions(boxes, {i: rows[i].path for i in boxes.images}, path, 1, None, 'half')
+    except DataError as e: found.add('empty regions', str(e)); return None
+    for name in regions.uncategorised:
+        k = regions.semantics.index(name)
+        found.add('name without category', f"{path}: '{name}' of {sum(k in codes for codes, _ in regions.boxes.values())} images has no semantic category.")
     return regions
 
-def checked_boxes(i: str, graph, row, path: Path, found: Findings) -> list: # of (name, x0, y0, x1, y1)
-    "The boxes of one scene graph, cut at the border."
-    try: boxes = graph_boxes(i, graph, path)
-    except DataError as e: found.add('unreadable regions', str(e), row.Index); return []
-    if not graph['objects']: found.add('empty regions', f'{path}: the scene graph of {i} names nothing.', row.Index)
-    W, H = graph['width'], graph['height']
-    if row.height > 0 and abs(W * row.height / (H * row.width) - 1) > .02: found.add('scene graph of another size', f'{path}: the scene graph of {i} is for {H} x {W} px, but its fixations for {row.height:g} x {row.width:g} px.', row.Index)
-    for o in graph['objects'].values():
+def look_at_boxes(i: str, graph, row, path: Path, boxes: Boxes, found: Findings):
+    "Gather the boxes of one scene graph, and say what is wrong with them; the reader cuts them at the border."
+    try:
+        try: W, H, objects = float(graph['width']), float(graph['height']), list(graph['objects'].values())
+        except (KeyError, TypeError, ValueError, AttributeError) as e: raise DataError(f"{path}: the scene graph of image {i} has no usable {e}; it is not in GQA's format.") from None
+        boxes.add(i, (W, H), objects, path)
+    except DataError as e: found.add('unreadable regions', str(e), row.Index); return
+    if not objects: found.add('empty regions', f'{path}: the scene graph of {i} names nothing.', row.Index)
+    if row.height > 0 and abs(W * row.height / (H * row.width) - 1) > .02: found.add('scene graph of another size', f'{path}: the scene graph of {i} is for {H:g} x {W:g} px, but its fixations for {row.height:g} x {row.width:g} px.', row.Index)
+    for o in objects:
         where = f"{path}: '{o['name']}' of {i} at x, y, w, h = {o['x']}, {o['y']}, {o['w']}, {o['h']}"
         if o['w'] <= 0 or o['h'] <= 0: found.add('region without area', f'{where} has no area.', row.Index)
-        elif min(o['x'], o['y']) < -1 or o['x'] + o['w'] > W + 1 or o['y'] + o['h'] > H + 1: found.add('region outside the image', f'{where} leaves the image of {H} x {W} px.', row.Index)
-    return boxes
+        elif min(o['x'], o['y']) < -1 or o['x'] + o['w'] > W + 1 or o['y'] + o['h'] > H + 1: found.add('region outside the image', f'{where} leaves the image of {H:g} x {W:g} px.', row.Index)
+
+# %% ../nbs/12a_checks.ipynb #8f3fec0b
+def other_contents(root: Path, found: Findings) -> Contents:
+    "Any layout that chapters 01 and 08 read; raises `DataError` where it is none of them."
+    problems = Problems(strict=False)
+    data = read_fixations(root, problems)
+    images = data.images.rename_axis('id').reset_index().assign(split='all', key=[f'all/{i}' for i in data.ids]).set_index('key')
+    regions, images['path'] = None, [Path(p) for p in images.path]
+    if region_layouts(root):
+        with problems.caught(): regions = read_regions(root, problems=problems)
+    for name in regions.uncategorised if regions else (): found.add('name without category', f"{root}: '{name}' has no semantic category.")
+    for image, sentence in problems: found.add('left out by the reader', sentence, f'all/{image}' if image else '')
+    return Contents(data.name, images, data.fixations[FIXATION_COLUMNS].assign(image=[f'all/{i}' for i in data.fixations.image]), regions, data.sigma)
 
 # %% ../nbs/12a_checks.ipynb #89db664c
 GRID = 24, 32 # of the tests below
@@ -240,7 +257,7 @@ def look_at_image(row, found: Findings) -> tuple: # hash of the pixels, contrast
 def look_at_map(row, found: Findings) -> np.ndarray | None: # (24, 32), or None
     "Decode an official density map."
     if row.map_path is None: return None
-    try: values = load_rgb(row.map_path)[..., 0].astype(np.float32)
+    try: values = load_map(row.map_path)
     except DataError as e: found.add('unreadable map', str(e), row.Index); return None
     h, w = values.shape
     if not values.any(): found.add('empty map', f'{row.map_path}: the density is zero everywhere; remove it, and the fixations are blurred instead.', row.Index); return None

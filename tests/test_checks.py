@@ -89,7 +89,7 @@ def test_planted_fault_is_found_and_named(world, tmp_path, fault):
     assert checked.usable == (not s['errors']) and kind in checked.sentence
     for k, level, image, sentence in checked.findings: assert sentence.endswith('.') and '\n' not in sentence and level == KINDS[k][0]
 
-def test_every_kind_is_planted(): assert {kind for kind, *_ in FAULTS.values()} == set(KINDS)
+def test_every_kind_is_planted(): assert {kind for kind, *_ in FAULTS.values()} | {'left out by the reader'} == set(KINDS) # that one in the test below
 
 def test_clean_world_gives_nothing(world, tmp_path):
     checked = check_data(world, tmp_path)
@@ -187,3 +187,24 @@ def test_real_osie_is_usable(tmp_path):
     assert {i.split('/')[1] for *_, i, _ in checked.findings} == {'1029', '1488', '1541', '1652'}
     auc = checked.summary['fit']['auc']
     assert auc['as given'] == max(auc.values()) and auc['as given'] > checked.summary['fit']['auc_other_images'] + .03
+
+def test_other_layouts_are_checked_through_their_readers(world, tmp_path):
+    shutil.copytree(world/'images/val', tmp_path/'images'); table = pd.concat(observers(world/'fixations/val'), ignore_index=True)
+    (tmp_path/'masks').mkdir()
+    for image in table.image.unique():
+        (tmp_path/'masks'/image).mkdir(); Image.fromarray(np.pad(np.full((40, 40), 255, np.uint8), 28)).resize((128, 96)).save(tmp_path/'masks'/image/'face.png')
+    table.to_csv(tmp_path/'fixations.csv', index=False)
+    clean = check_data(tmp_path)
+    assert clean.usable and len(clean.contents.images) == 12 and clean.contents.regions.semantics == ['face'], clean.sentence
+    broken, other = table.image.unique()[:2]
+    table.loc[table.image == broken, 'x'] = 'left'; table.to_csv(tmp_path/'fixations.csv', index=False)
+    (tmp_path/'masks'/other/'face.png').write_bytes(b'no image')
+    checked = check_data(tmp_path)
+    found = [(kind, image) for kind, _, image, _ in checked.findings]
+    assert not checked.usable and ('left out by the reader', f'all/{broken}') in found and ('left out by the reader', f'all/{other}') in found
+
+def observers(folder):
+    "Fixations of a world's split, as tables."
+    for p in sorted(folder.iterdir()):
+        for k, g in enumerate(loadmat(p)['gaze'].ravel()):
+            if len(g['fixations']): yield pd.DataFrame(g['fixations'] - .5, columns=['x', 'y']).assign(image=p.stem, observer=str(k))
