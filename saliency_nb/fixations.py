@@ -256,7 +256,8 @@ def observer_gaze(
     "With onset and duration where there is one for each fixation; `timestamp` alone belongs to the raw samples."
     xy, durations = positions(g.fixations), np.asarray(getattr(g, 'durations', []), float).reshape(-1)
     timed = dict(t=np.asarray(g.timestamp, float).reshape(-1), duration=durations) if len(durations) else dict(t=np.nan, duration=np.nan)
-    return dict(observer=observer, group=str(getattr(g, 'group', '')), x=xy[:, 0] - .5, y=xy[:, 1] - .5, **timed)
+    group = getattr(g, 'group', '') # MATLAB's empty string comes as an empty array
+    return dict(observer=observer, group=str(group) if np.size(group) else '', x=xy[:, 0] - .5, y=xy[:, 1] - .5, **timed)
 
 # %% ../nbs/01_fixations.ipynb #9402607b
 def read_salicon(

@@ -145,6 +145,7 @@ def test_salicon_with_group_and_durations(tmp_path):
         for k, t in enumerate((np.arange(6) * 300., np.zeros(1))): g[k]['timestamp'] = t
         mat(root/f'fixations/train/{i}.mat', gaze=g, resolution=np.array(SIZE))
     f = read_salicon(root).fixations
+    assert not (read_salicon(salicon(tmp_path/'no_groups', group=['', '', ''])).fixations.group != '').any() # MATLAB's empty string is an empty array
     assert f[f.image == 'a'].groupby('group').duration.sum().to_dict() == {'autism': 90, 'control': 1200} and f.t.max() == 1500
 
 def test_authors_maps_keep_every_pixel(tmp_path):
