@@ -10,7 +10,7 @@ __all__ = ['OSIE_ATTRIBUTES', 'READERS', 'overlap', 'box_coverage', 'mask_covera
            'OsieRegions', 'osie_regions', 'MaskRegions', 'mask_regions', 'json_layout', 'region_layouts',
            'read_regions', 'enrichment']
 
-# %% ../nbs/08_semantics.ipynb #f62b09e2
+# %% ../nbs/08_semantics.ipynb #85e640ab
 import copy, json, math
 from array import array
 from collections import Counter
@@ -23,7 +23,7 @@ from .core import DataError, ParameterError, Problems, existing_file, existing_f
 from .fixations import IMAGES, FixationSet, OSIE_FRAME, image_files, read_mat
 from .vocabulary import Vocabulary, attribute_name, canonical, category, coco_name, object_name, uncategorised
 
-# %% ../nbs/08_semantics.ipynb #0cd4ee3a
+# %% ../nbs/08_semantics.ipynb #05c51567
 def overlap(
     low: np.ndarray, # (R,) start of each interval, as shares of the side
     high: np.ndarray, # (R,) end
@@ -49,7 +49,7 @@ def mask_coverage(
     rows, columns = (overlap(np.arange(m) / m, (np.arange(m) + 1) / m, g) for m, g in zip(mask.shape, grid))
     return rows.T @ mask @ columns
 
-# %% ../nbs/08_semantics.ipynb #6874372d
+# %% ../nbs/08_semantics.ipynb #1ed716d6
 def covered(
     coverage: np.ndarray, # (..., h, w) in [0, 1]
     rule: float | str = 'half', # 'half': ours; a number in (0, 1): cells covered by more than that (published: 0.9)
@@ -59,7 +59,7 @@ def covered(
     most = coverage.max((-2, -1), keepdims=True)
     return (coverage >= np.minimum(.5, most / 2)) & (coverage > 0)
 
-# %% ../nbs/08_semantics.ipynb #e4e32c00
+# %% ../nbs/08_semantics.ipynb #780f79f7
 @lru_cache
 def own_code() -> str: return fingerprint_code('semantics', 'vocabulary') # what a cached mask depends on besides its data
 
@@ -150,7 +150,7 @@ class Regions:
         left = '; '.join(f'{what}: {n}' for what, n in self.left_out.items() if n)
         return f'**{type(self).__name__}**: {len(self)} images, {len(self.semantics)} semantics: {", ".join(self.semantics[:60])}{" ..." if len(self.semantics) > 60 else ""}{unknown}{" (" + left + ")" if left else ""}'
 
-# %% ../nbs/08_semantics.ipynb #0051518e
+# %% ../nbs/08_semantics.ipynb #eb26292c
 def image_index(
     folder, # of images, searched with its sub-folders
 ) -> dict: # file name without extension -> path
@@ -185,7 +185,7 @@ def used_images(
     if not used: raise DataError(f'{path}: none of its {len(annotated)} images is in {images}; give the folder of the images it annotates.')
     return used
 
-# %% ../nbs/08_semantics.ipynb #b33c7616
+# %% ../nbs/08_semantics.ipynb #34755637
 def json_items(
     path, # JSON file of any size
     what: str, # what it should hold, for the sentences
@@ -242,7 +242,7 @@ class Boxes:
         box[:, 1] += box[:, 0]
         return np.clip(box / size[np.array(self.image, int)], 0, 1).reshape(-1, 4)
 
-# %% ../nbs/08_semantics.ipynb #9a9a6677
+# %% ../nbs/08_semantics.ipynb #923cbbd2
 def images_with(
     image: np.ndarray, # (R,) image of each row
     name: np.ndarray, # (R,) name of each row, from 0
@@ -302,7 +302,7 @@ def box_regions(
     regions.boxes = {i: (code[cut[k]:cut[k + 1]], box[rows[cut[k]:cut[k + 1]]]) for i, k in gathered.images.items() if cut[k] < cut[k + 1]}
     return regions
 
-# %% ../nbs/08_semantics.ipynb #22a2ae3b
+# %% ../nbs/08_semantics.ipynb #66211514
 def gqa_regions(
     path, # scene graphs, JSON in GQA's format
     images, # folder of images, searched with its sub-folders
@@ -329,7 +329,7 @@ def gqa_regions(
     regions.left_out |= unmatched(annotated, found)
     return regions
 
-# %% ../nbs/08_semantics.ipynb #bcde5895
+# %% ../nbs/08_semantics.ipynb #4c180413
 def graph_names(
     path, # scene graphs, JSON in GQA's format
 ) -> tuple: # Counter of objects' names, Counter of attributes, as annotated
@@ -341,7 +341,7 @@ def graph_names(
         except (KeyError, TypeError, AttributeError) as e: raise DataError(f"{path}: the scene graph of image {image} has no {e}; it is not in GQA's format.") from None
     return objects, attributes
 
-# %% ../nbs/08_semantics.ipynb #de71c548
+# %% ../nbs/08_semantics.ipynb #f5b1b538
 def image_size(path) -> tuple: # width, height, px
     "Size of an image from its header; raises `DataError` where it is no image."
     try:
@@ -385,7 +385,7 @@ def vg_regions(
     regions.sources = [f for f in (path, root/'image_data.json', *([] if whole else [root/'attributes.json'])) if f.is_file()]
     return regions
 
-# %% ../nbs/08_semantics.ipynb #72ff56f2
+# %% ../nbs/08_semantics.ipynb #609cc5e0
 def run_lengths(
     counts: bytes, # COCO's text form: 5 bits a character, differences to the run before the last
 ) -> list: # lengths of runs of 0, 1, 0, ... down the columns
@@ -426,7 +426,7 @@ class InstanceRegions(Regions):
 
     def evidence(self, image): return fingerprint([self.segments[image][0], [(n, s if isinstance(s, list) else {k: v.hex() if isinstance(v, bytes) else v for k, v in s.items()}) for n, s in self.segments[image][1]]])
 
-# %% ../nbs/08_semantics.ipynb #73d5372a
+# %% ../nbs/08_semantics.ipynb #94440372
 def segment_numbers(
     path, # PNG of COCO panoptic
 ) -> np.ndarray: # (H, W) int32; 0: nothing
@@ -483,7 +483,7 @@ def coco_regions(
     if panoptic: regions.sources += [annotated[i][1] for i in used if annotated[i][1].is_file()]
     return regions if problems is None else regions.checked(problems)
 
-# %% ../nbs/08_semantics.ipynb #2dc6768e
+# %% ../nbs/08_semantics.ipynb #15cb17f8
 OSIE_ATTRIBUTES = 'text face emotion sound smell taste touch motion operability watchability touched gazed'.split()
 
 class OsieRegions(Regions):
@@ -547,7 +547,7 @@ def mask_regions(
     regions.files, regions.left_out = {i: files[i] for i in used}, unmatched(files, found)
     return regions if problems is None else regions.checked(problems)
 
-# %% ../nbs/08_semantics.ipynb #b684a6ce
+# %% ../nbs/08_semantics.ipynb #3159ac2c
 def json_layout(
     path, # JSON file
 ) -> str | None: # 'coco', 'gqa' or 'vg'; None: none of them
@@ -588,7 +588,7 @@ def read_regions(
     if images is None: raise DataError(f'{root}: no folder images/ in it or above it; say where they are by images=.')
     return READERS[kind](path, images, **options)
 
-# %% ../nbs/08_semantics.ipynb #eb7b6a1e
+# %% ../nbs/08_semantics.ipynb #1eee4dd8
 def enrichment(
     regions: Regions, # named regions
     fixations: FixationSet, # of the same images

@@ -1,5 +1,5 @@
 "Rasterisation against a brute-force oracle; every kind of broken region file, strict and lenient; formats that need no real data."
-import json
+import json, os, subprocess, sys
 from fractions import Fraction
 from pathlib import Path
 import cv2, numpy as np, pytest
@@ -287,3 +287,9 @@ def test_whole_input_has_no_problems(make, tmp_path):
     for _ in range(2): assert kept.masks(regions.ids[1], (6, 8))[0] == names and (kept.masks(regions.ids[1], (6, 8))[1] == on).all() # made, then found
     assert len(list((tmp_path/'cache').iterdir())) == 1
     assert regions.fingerprint() == regions.subset(regions.ids).fingerprint() != regions.subset(regions.ids[:2]).fingerprint()
+
+def test_bench_loads_a_generated_scene_graph():
+    done = subprocess.run([sys.executable, 'bench/semantics.py', '150'], cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found['images'] == 150 and found['boxes'] > 1000 and found['peak_gb'] < 2
