@@ -64,7 +64,7 @@ class Findings(list):
     def table(self) -> pd.DataFrame: return pd.DataFrame(list(self), columns=['kind', 'level', 'image', 'sentence'])
     def of(self, level) -> dict: # kind -> number
         return {k: sum(f[0] == k for f in self) for k in KINDS if KINDS[k][0] == level and any(f[0] == k for f in self)}
-    def _repr_markdown_(self): return self.table().groupby(['level', 'kind'], sort=False).sentence.agg(['size', 'first']).to_markdown() if self else 'nothing found'
+    def _repr_markdown_(self): return '\n'.join(f'- {level}: {kind} ({n:,})' for level in ('error', 'warning') for kind, n in self.of(level).items()) or 'nothing found'
 
 # %% ../nbs/12a_checks.ipynb #b2df2acb
 @dataclass
