@@ -8,7 +8,7 @@ __all__ = ['SaliencyError', 'DataError', 'CheckpointError', 'ParameterError', 'e
            'git_revision', 'derived_seed', 'rng']
 
 # %% ../nbs/00_core.ipynb #69d1e7fa
-import hashlib, json, os, subprocess
+import hashlib, json, os, subprocess, threading
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,7 +80,7 @@ def whole_file(
     "Write a file whole or not at all: temporary name first, then rename."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
+    part = path.with_name(f'.{path.stem}.{os.getpid()}-{threading.get_ident()}.part{path.suffix}')
     try:
         yield part
         with open(part, 'rb') as f: os.fsync(f.fileno())

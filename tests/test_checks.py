@@ -197,7 +197,7 @@ def test_other_layouts_are_checked_through_their_readers(world, tmp_path):
     clean = check_data(tmp_path)
     assert clean.usable and len(clean.contents.images) == 12 and clean.contents.regions.semantics == ['face'], clean.sentence
     broken, other = table.image.unique()[:2]
-    table.loc[table.image == broken, 'x'] = 'left'; table.to_csv(tmp_path/'fixations.csv', index=False)
+    table = table.astype({'x': object}); table.loc[table.image == broken, 'x'] = 'left'; table.to_csv(tmp_path/'fixations.csv', index=False)
     (tmp_path/'masks'/other/'face.png').write_bytes(b'no image')
     checked = check_data(tmp_path)
     found = [(kind, image) for kind, _, image, _ in checked.findings]

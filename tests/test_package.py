@@ -7,8 +7,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT/'saliency_nb'
-CHAPTERS = sorted((ROOT/'nbs').glob('[0-9][0-9]_*.ipynb'))
-NUMBER = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS} # module -> chapter number
+CHAPTERS = sorted((ROOT/'nbs').glob('[0-9][0-9]*_*.ipynb'))
+NUMBER = {path.stem.split('_', 1)[1]: number for number, path in enumerate(CHAPTERS)} # module -> position
 
 def command(*args, cwd=ROOT, path=ROOT):
     "Run a command, with `path` first where Python imports from; its output, or a failed test that shows it."
@@ -64,7 +64,7 @@ def used_modules(path):
 
 @pytest.mark.parametrize('path', CHAPTERS, ids=lambda p: p.stem)
 def test_uses_no_later_chapter(path):
-    later = {m for m in used_modules(path) if NUMBER.get(m, -1) > int(path.stem[:2])}
+    later = {m for m in used_modules(path) if NUMBER.get(m, -1) > NUMBER[path.stem.split('_', 1)[1]]}
     assert not later, f'{path.name} uses {sorted(later)}'
 
 @pytest.fixture(scope='module')
