@@ -8,7 +8,7 @@ __all__ = ['count_rows', 'count', 'LogitHistograms', 'extremes', 'together', 'st
            'reference', 'adaptive_thresholds', 'Zooms', 'labelled', 'realised_shares', 'write_distribution',
            'read_distribution']
 
-# %% ../nbs/07_thresholds.ipynb #839a414b
+# %% ../nbs/07_thresholds.ipynb #eb3c685e
 import hashlib, json
 from pathlib import Path
 import numba, numpy as np, torch, xarray as xr
@@ -18,7 +18,7 @@ from .core import DataError, ParameterError, fingerprint, read_json, whole_file,
 from .bases import FactorizedSaliency
 from .training import process
 
-# %% ../nbs/07_thresholds.ipynb #dace6871
+# %% ../nbs/07_thresholds.ipynb #9a60d9c2
 @numba.njit(nogil=True, cache=True)
 def count_rows(values, scale, first, counts, below):
     "Count each row's values in its own bins: bin index = floor(value * scale) - first; `below` counts what lies before the first bin."
@@ -45,7 +45,7 @@ def count(
     found = torch.bincount((x.clamp(-1, counts.shape[1]).long() + rows).flatten(), minlength=len(x) * (counts.shape[1] + 2)).view(len(x), -1)
     counts += found[:, 1:-1]; below += found[:, 0]
 
-# %% ../nbs/07_thresholds.ipynb #d627e681
+# %% ../nbs/07_thresholds.ipynb #0ecfec83
 class LogitHistograms:
     "A streaming histogram per basis with bins of width 2^k; the result does not depend on order, batches or sharing."
     finest = -30 # smallest exponent of a bin's width
@@ -99,7 +99,7 @@ def extremes(
     if values.device.type == 'cpu': return tuple(torch.from_numpy(f(values.numpy(), 1)).double() for f in (np.min, np.max))
     return tuple(v.double() for v in values.aminmax(dim=1))
 
-# %% ../nbs/07_thresholds.ipynb #3f26f6c7
+# %% ../nbs/07_thresholds.ipynb #0696adaf
 def together(
     values: torch.Tensor, # the same shape in every process
     how: str = 'sum', # 'sum', 'min' or 'max'
@@ -111,7 +111,7 @@ def together(
         if there is not values: values.copy_(there)
     return values
 
-# %% ../nbs/07_thresholds.ipynb #92400974
+# %% ../nbs/07_thresholds.ipynb #33087ab6
 def state(self: LogitHistograms) -> dict: # name -> array
     "All that the histograms hold."
     return {k: getattr(self, k).cpu().numpy() for k in ('counts', 'low', 'high', 'exponent', 'first')}
@@ -144,7 +144,7 @@ def share_below(self: LogitHistograms,
 
 for f in (state, merge, share, share_below): setattr(LogitHistograms, f.__name__, f)
 
-# %% ../nbs/07_thresholds.ipynb #c0fde944
+# %% ../nbs/07_thresholds.ipynb #9bbd977b
 class Zoom:
     "Counts inside the one bin of a histogram that holds a quantile: 4,096 bins in its place."
     def __init__(self,
@@ -179,7 +179,7 @@ class Zoom:
         beyond = self.total - upto if self.upper else upto - self.counts.gather(1, bin)[:, 0]
         return t, (beyond.double() / self.total).cpu().numpy()
 
-# %% ../nbs/07_thresholds.ipynb #83ac06b3
+# %% ../nbs/07_thresholds.ipynb #41d6562d
 def accumulate(
     total, # a statistic: `state`, `merge`, `share`
     images, # a Dataset, or a tensor (B, 3, H, W)
@@ -207,7 +207,7 @@ def accumulate(
     if processes > 1: total.share()
     return total
 
-# %% ../nbs/07_thresholds.ipynb #3f01a1e0
+# %% ../nbs/07_thresholds.ipynb #d7fb1074
 def image_batches(
     images, # a Dataset with items {'image': (3, H, W), ...}, or a tensor (B, 3, H, W)
     batch: int = 10, # images per batch
@@ -242,7 +242,7 @@ def model_fingerprint(
     for k, v in model.state_dict().items(): total.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode() + v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
-# %% ../nbs/07_thresholds.ipynb #a879355c
+# %% ../nbs/07_thresholds.ipynb #3e98ba79
 def logit_histograms(
     model: FactorizedSaliency, # in phase 1 or 2
     images, # reference images, as for `image_batches`
@@ -296,7 +296,7 @@ def labelled(histograms, zooms, quantiles) -> xr.DataArray: # (quantile, basis)
     coords = {k: (('quantile', 'basis'), v) for k, v in values.items()} | dict(dead=('basis', flags['dead'].astype(np.int8)), saturated=('basis', flags['saturated']), quantile=quantiles, basis=np.arange(t.shape[1]))
     return xr.DataArray(t.astype(np.float32), coords, ('quantile', 'basis'), 'threshold', dict(on='logits'))
 
-# %% ../nbs/07_thresholds.ipynb #0c0ed55e
+# %% ../nbs/07_thresholds.ipynb #d1d6396c
 def realised_shares(
     model: FactorizedSaliency, # in phase 1 or 2
     images, # as for `adaptive_thresholds`; other images than the reference show how well the thresholds carry over
@@ -310,7 +310,7 @@ def realised_shares(
         counts, places = counts + torch.stack([(z > t).sum(1), (z.abs() > limit).sum(1)]), places + z.shape[1]
     return tuple((counts.double() / places).cpu().numpy())
 
-# %% ../nbs/07_thresholds.ipynb #dafba8d3
+# %% ../nbs/07_thresholds.ipynb #45ef9c0d
 def write_distribution(
     histograms: LogitHistograms, # of the reference images
     path, # JSON file to write, proto_distribution_sal_<model>.json
@@ -335,4 +335,4 @@ def read_distribution(
     ends, n = masses[:, [0, -1]].sum(1) / masses.sum(1), len(masses)
     return xr.DataArray(logit(activation(quantile)), dims='basis', name='threshold', attrs=dict(quantile=quantile, on='logits', source=str(path)),
         coords=dict(basis=np.arange(n), active=('basis', np.full(n, 1 - quantile)), lower=('basis', logit(activation(1 - quantile))), active_lower=('basis', np.full(n, 1 - quantile)),
-                    saturated=('basis', ends), dead=('basis', (masses > 0).sum(1) * 0 + 0), tied=('basis', ((masses > .001 * masses.sum(1, keepdims=True)).sum(1) < 5).astype(np.int8))))
+                    saturated=('basis', ends), dead=('basis', ((masses > 0).sum(1) == 1).astype(np.int8)), tied=('basis', ((masses > .001 * masses.sum(1, keepdims=True)).sum(1) < 5).astype(np.int8))))
