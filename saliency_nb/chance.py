@@ -6,16 +6,16 @@
 __all__ = ['POINT', 'fixed', 'coarse_cells', 'fold_of', 'RegionMasks', 'Sums', 'Habits', 'habits_of', 'expected_iou', 'elsewhere',
            'alignment_test', 'q_values']
 
-# %% ../nbs/08a_chance.ipynb #e5d4e26c
+# %% ../nbs/08a_chance.ipynb #06fa7eb1
 import copy
 import numpy as np, torch
-from scipy import special, stats
+from scipy import stats
 from torch.utils.data import Dataset
 from .core import fingerprint
 from .semantics import Regions
 from .thresholds import accumulate, together
 
-# %% ../nbs/08a_chance.ipynb #3db78694
+# %% ../nbs/08a_chance.ipynb #d55341bb
 POINT = 2.**40 # sums of numbers of size 1 are kept as integers in units of 1 / POINT
 
 def fixed(values) -> np.ndarray: # int64
@@ -37,7 +37,7 @@ def fold_of(
     "The random part of the images an image belongs to: a hash of its id, the same on every machine."
     return int(fingerprint(str(image)), 16) % folds
 
-# %% ../nbs/08a_chance.ipynb #37ee8182
+# %% ../nbs/08a_chance.ipynb #8a035584
 class RegionMasks(Dataset):
     "Position, semantics and masks of each probe image; masks are kept, as bits, as long as they fit."
     def __init__(self,
@@ -49,13 +49,14 @@ class RegionMasks(Dataset):
     def __getitem__(self, i): # position, indices of the semantics, (C, K) bool
         if i not in self.kept:
             names, masks = self.regions.masks(self.ids[i], self.grid)
-            found = np.array([self.index[n] for n in names], int), np.packbits(masks.reshape(len(names), -1), axis=1)
-            if (size := found[1].nbytes + 200) > self.left: return i, found[0], masks.reshape(len(names), -1)
+            names, masks = np.array([self.index[n] for n in names], int), masks.reshape(len(names), self.grid[0] * self.grid[1])
+            found = names, np.packbits(masks, axis=1)
+            if (size := found[1].nbytes + 200) > self.left: return i, names, masks
             self.left -= size; self.kept[i] = found
         names, bits = self.kept[i]
         return i, names, np.unpackbits(bits, axis=1, count=self.grid[0] * self.grid[1]).astype(bool)
 
-# %% ../nbs/08a_chance.ipynb #3403487c
+# %% ../nbs/08a_chance.ipynb #42c79724
 class Sums:
     "A statistic that consists of arrays of sums."
     def state(self): return self.sums
@@ -103,7 +104,7 @@ def habits_of(
     h.scatter = h.sums['squares'] / POINT - m[..., None] * h.pooled[:, :, None] * h.pooled[:, None]
     return h
 
-# %% ../nbs/08a_chance.ipynb #cd27c606
+# %% ../nbs/08a_chance.ipynb #9ee01591
 def expected_iou(
     expected, # expected intersection, in places
     active, # |M|
@@ -121,7 +122,7 @@ def elsewhere(
     "Where the semantic is in other images, is the basis on in this one?"
     return np.where(extent > size, (all_both - both) / np.maximum(extent - size, 1), np.nan)
 
-# %% ../nbs/08a_chance.ipynb #9792ddf6
+# %% ../nbs/08a_chance.ipynb #7b591abc
 def alignment_test(
     habits: Habits, # of the probe
     y: np.ndarray, # (C, N) sums of y
@@ -130,13 +131,11 @@ def alignment_test(
     active: np.ndarray, # (N, 16) mean share of active places in each coarse cell
     min_images: int = 10, # a semantic in fewer images is not tested
 ) -> tuple[np.ndarray, np.ndarray]: # (C, N) z, (C, N) one-sided p; NaN where untested
-    "Is each basis on at the places of each semantic more than at its places in other images? t statistic, as z with the same p."
-    m = habits.sums['count'][:, None].astype(float)
+    "Is each basis on at the places of each semantic more than at its places in other images? The self-normalised sum."
     squares = yy - 2 * (yg * active).sum(2) + np.einsum('nk,ckl,nl->cn', active, habits.scatter, active, optimize=True)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        variance = (squares - y**2 / m) / (m - 1)
-        t = np.where((m >= min_images) & (variance > 1e-9), y / np.sqrt(m * variance), np.nan)
-        return -np.sign(t) * special.ndtri_exp(stats.t.logsf(abs(t), m - 1)), stats.t.sf(t, m - 1)
+    there = (habits.sums['count'][:, None] >= min_images) & (squares > 1e-9) # a basis that is on everywhere or nowhere cannot be tested
+    z = np.where(there, y / np.sqrt(np.where(there, squares, 1)), np.nan)
+    return z, stats.norm.sf(z)
 
 def q_values(
     p: np.ndarray, # p-values, NaN where untested

@@ -7,7 +7,7 @@ __all__ = ['TAILS', 'MEANINGS', 'packed', 'ones', 'tail_bits', 'intersections', 
            'add_logits', 'tail_results', 'results', 'as_floats', 'dissect', 'regions_fingerprint', 'with_model',
            'BitStore', 'stored_bits', 'state_with_bits', 'dissect_bits', 'write_dissection', 'read_dissection']
 
-# %% ../nbs/09_dissection.ipynb #14c13fe2
+# %% ../nbs/09_dissection.ipynb #d812bd28
 import hashlib, json
 from pathlib import Path
 import numba, numpy as np, torch, xarray as xr
@@ -22,7 +22,7 @@ from .thresholds import accumulate, model_fingerprint
 from .semantics import Regions
 from .chance import POINT, Habits, RegionMasks, Sums, alignment_test, elsewhere, expected_iou, fixed, habits_of, q_values
 
-# %% ../nbs/09_dissection.ipynb #89563051
+# %% ../nbs/09_dissection.ipynb #e35538bb
 def packed(
     on: np.ndarray, # (..., K) bool
 ) -> np.ndarray: # (..., K / 64, rounded up) uint64
@@ -60,7 +60,7 @@ def intersections(bits, masks):
             counts[c, r] = total
     return counts
 
-# %% ../nbs/09_dissection.ipynb #290de118
+# %% ../nbs/09_dissection.ipynb #6f813a40
 def tail_sums(
     on: torch.Tensor, # (2, N, K) 0 or 1: upper and lower tail
     both: np.ndarray | None, # (2, C, N) intersections, if they are known
@@ -83,7 +83,7 @@ def lift_sums(
     within = torch.cat([masks, torch.ones_like(masks[:1])]).T if len(masks) else torch.ones(z[0].numel(), 1, device=z.device)
     return tuple((v.flatten(1) @ within).cpu().double().numpy().T for v in (a, l))
 
-# %% ../nbs/09_dissection.ipynb #64414617
+# %% ../nbs/09_dissection.ipynb #6311250a
 class Probe(Dataset):
     "Probe images with the masks of their semantics on the grid of the bases."
     def __init__(self,
@@ -94,7 +94,7 @@ class Probe(Dataset):
     def __getitem__(self, i): # image (3, H, W), position, indices of the semantics, (C, K) bool
         return read_image(self.masks.regions.image_path(self.masks.ids[i]), self.size), *self.masks[i]
 
-# %% ../nbs/09_dissection.ipynb #8f70b52c
+# %% ../nbs/09_dissection.ipynb #abcc5639
 TAILS = ('', '_lower') # suffixes of the results of the upper and the lower tail
 
 class Dissection(Sums):
@@ -152,7 +152,7 @@ class Dissection(Sums):
         self.sums['fold_contrast'][self.habits.folds[i], c] += np.rint(contrast / self.bound * self.unit).astype(np.int32)
         if 'image_contrast' in self.sums: self.sums['image_contrast'][i, c] = contrast.sum(1); self.sums['image_there'][i, c] = rest[:, 0] > 0
 
-# %% ../nbs/09_dissection.ipynb #0c3213d6
+# %% ../nbs/09_dissection.ipynb #cd9cfa34
 def add_logits(self: Dissection,
     i: int, # position of the image
     names: np.ndarray, # (C,) indices of its semantics
@@ -173,7 +173,7 @@ def add_logits(self: Dissection,
 
 Dissection.add_logits = add_logits
 
-# %% ../nbs/09_dissection.ipynb #758e22dc
+# %% ../nbs/09_dissection.ipynb #858f43be
 MEANINGS = dict(iou='mean IoU over the images that contain the semantic', pooled_iou='sum of intersections / sum of unions', chance_iou='expected mean IoU if the region lay where it lies in other images',
     scattered_iou='expected mean IoU if active places were scattered', lift='iou / chance_iou', z='one-sided test against regions of the same semantic in other images; NaN: untested', p_value='of z',
     q_value='Benjamini & Hochberg over all tested pairs', q_value_dependent='Benjamini & Yekutieli', inside='mean activation inside', outside='mean activation outside', contrast='mean of l_n inside - mean outside, mean over images',
@@ -225,7 +225,7 @@ def as_floats(
     for f, part in enumerate(sums): floats[f] = part * scale
     return floats.transpose(2, 1, 0)
 
-# %% ../nbs/09_dissection.ipynb #ef94615c
+# %% ../nbs/09_dissection.ipynb #27d91175
 @torch.no_grad()
 def dissect(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -275,7 +275,7 @@ def with_model(found, model, thresholds, key, trained) -> xr.Dataset:
     return found.assign_attrs(quantile=float(thresholds.attrs.get('quantile', np.nan)), host=str(recipe.get('host', type(model.host).__name__)), n_bases=len(thresholds), phase=model.phase,
                               trained_on=sum(str(i) in seen for i in ids), data=key['regions'], model=key['model'], size=key['size'], versions=json.dumps(versions()))
 
-# %% ../nbs/09_dissection.ipynb #7c977b3d
+# %% ../nbs/09_dissection.ipynb #e87d1950
 class BitStore:
     "Active places of both tails on disk, in chunks of images."
     def __init__(self, folder, grid, thresholds, key):
@@ -327,7 +327,7 @@ def dissect_bits(
         total.add_tails(i, names, masks, tail_sums(on, both, torch.from_numpy(masks).float(), total.usual_of(names)))
     return results(total, min_images).assign_attrs(quantile=head['quantile'], n_bases=n, model=head['key']['model'], data=regions_fingerprint(habits), versions=json.dumps(versions()))
 
-# %% ../nbs/09_dissection.ipynb #6c19295b
+# %% ../nbs/09_dissection.ipynb #3a5d41e2
 def write_dissection(
     alignment: xr.Dataset, # from `dissect`
     path, # JSON file to write, proto_dessection_result_<model>.json
