@@ -7,7 +7,7 @@ __all__ = ['TAILS', 'MEANINGS', 'packed', 'ones', 'tail_bits', 'intersections', 
            'add_logits', 'tail_results', 'results', 'as_floats', 'dissect', 'regions_fingerprint', 'with_model',
            'BitStore', 'stored_bits', 'state_with_bits', 'dissect_bits', 'write_dissection', 'read_dissection']
 
-# %% ../nbs/09_dissection.ipynb #d812bd28
+# %% ../nbs/09_dissection.ipynb #f013f04e
 import hashlib, json
 from pathlib import Path
 import numba, numpy as np, torch, xarray as xr
@@ -22,7 +22,7 @@ from .thresholds import accumulate, model_fingerprint
 from .semantics import Regions
 from .chance import POINT, Habits, RegionMasks, Sums, alignment_test, elsewhere, expected_iou, fixed, habits_of, q_values
 
-# %% ../nbs/09_dissection.ipynb #e35538bb
+# %% ../nbs/09_dissection.ipynb #7e846388
 def packed(
     on: np.ndarray, # (..., K) bool
 ) -> np.ndarray: # (..., K / 64, rounded up) uint64
@@ -60,7 +60,7 @@ def intersections(bits, masks):
             counts[c, r] = total
     return counts
 
-# %% ../nbs/09_dissection.ipynb #6f813a40
+# %% ../nbs/09_dissection.ipynb #f154ab9c
 def tail_sums(
     on: torch.Tensor, # (2, N, K) 0 or 1: upper and lower tail
     both: np.ndarray | None, # (2, C, N) intersections, if they are known
@@ -83,7 +83,7 @@ def lift_sums(
     within = torch.cat([masks, torch.ones_like(masks[:1])]).T if len(masks) else torch.ones(z[0].numel(), 1, device=z.device)
     return tuple((v.flatten(1) @ within).cpu().double().numpy().T for v in (a, l))
 
-# %% ../nbs/09_dissection.ipynb #6311250a
+# %% ../nbs/09_dissection.ipynb #374d1205
 class Probe(Dataset):
     "Probe images with the masks of their semantics on the grid of the bases."
     def __init__(self,
@@ -94,7 +94,7 @@ class Probe(Dataset):
     def __getitem__(self, i): # image (3, H, W), position, indices of the semantics, (C, K) bool
         return read_image(self.masks.regions.image_path(self.masks.ids[i]), self.size), *self.masks[i]
 
-# %% ../nbs/09_dissection.ipynb #abcc5639
+# %% ../nbs/09_dissection.ipynb #db4b3873
 TAILS = ('', '_lower') # suffixes of the results of the upper and the lower tail
 
 class Dissection(Sums):
@@ -152,7 +152,7 @@ class Dissection(Sums):
         self.sums['fold_contrast'][self.habits.folds[i], c] += np.rint(contrast / self.bound * self.unit).astype(np.int32)
         if 'image_contrast' in self.sums: self.sums['image_contrast'][i, c] = contrast.sum(1); self.sums['image_there'][i, c] = rest[:, 0] > 0
 
-# %% ../nbs/09_dissection.ipynb #cd9cfa34
+# %% ../nbs/09_dissection.ipynb #eab01763
 def add_logits(self: Dissection,
     i: int, # position of the image
     names: np.ndarray, # (C,) indices of its semantics
@@ -173,7 +173,7 @@ def add_logits(self: Dissection,
 
 Dissection.add_logits = add_logits
 
-# %% ../nbs/09_dissection.ipynb #858f43be
+# %% ../nbs/09_dissection.ipynb #686552b7
 MEANINGS = dict(iou='mean IoU over the images that contain the semantic', pooled_iou='sum of intersections / sum of unions', chance_iou='expected mean IoU if the region lay where it lies in other images',
     scattered_iou='expected mean IoU if active places were scattered', lift='iou / chance_iou', z='one-sided test against regions of the same semantic in other images; NaN: untested', p_value='of z',
     q_value='Benjamini & Hochberg over all tested pairs', q_value_dependent='Benjamini & Yekutieli', inside='mean activation inside', outside='mean activation outside', contrast='mean of l_n inside - mean outside, mean over images',
@@ -225,7 +225,7 @@ def as_floats(
     for f, part in enumerate(sums): floats[f] = part * scale
     return floats.transpose(2, 1, 0)
 
-# %% ../nbs/09_dissection.ipynb #27d91175
+# %% ../nbs/09_dissection.ipynb #e416d052
 @torch.no_grad()
 def dissect(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -258,24 +258,22 @@ def dissect(
             if store: store.add(habits.masks.ids[i], found if found is not None else tail_bits(*(v.cpu().numpy() for v in (logits.flatten(1), upper, lower))))
     accumulate(total, Probe(habits.masks, size), add, batch, list, folder, fingerprint(key), every)
     if store: store.flush()
-    return with_model(results(total, min_images), model, thresholds, key, trained)
+    return with_model(results(total, min_images), model, thresholds, key, {str(i) for i in trained} & {str(i) for i in regions.ids})
 
 def regions_fingerprint(habits) -> str: # 16 hexadecimal digits
     "What the sums over regions say about them: ids, names and mean places."
     return fingerprint([str(i) for i in habits.masks.ids], habits.masks.regions.semantics, hashlib.sha256(habits.sums['places'].tobytes()).hexdigest())
 
-def with_model(found, model, thresholds, key, trained) -> xr.Dataset:
+def with_model(found, model, thresholds, key, seen) -> xr.Dataset:
     "Results with what is known about the bases, and where they come from."
     known = {k: ('basis', thresholds[k].values) for k in ('dead', 'tied', 'saturated', 'active', 'active_lower') if k in thresholds.coords}
     found = found.assign(weight=('basis', basis_weights(model).cpu().numpy(), dict(meaning=MEANINGS['weight'])), threshold=('basis', thresholds.values), threshold_lower=('basis', thresholds.lower.values), **known)
-    seen = {str(i) for i in trained}
     if seen and 'image' in found.dims: found['trained'] = ('image', np.array([str(i) in seen for i in found.image.values], np.int8), dict(meaning='the model was trained on this image'))
-    ids = found.image.values if 'image' in found.dims else []
     recipe = getattr(model, 'recipe', {})
     return found.assign_attrs(quantile=float(thresholds.attrs.get('quantile', np.nan)), host=str(recipe.get('host', type(model.host).__name__)), n_bases=len(thresholds), phase=model.phase,
-                              trained_on=sum(str(i) in seen for i in ids), data=key['regions'], model=key['model'], size=key['size'], versions=json.dumps(versions()))
+                              trained_on=len(seen), data=key['regions'], model=key['model'], size=key['size'], versions=json.dumps(versions()))
 
-# %% ../nbs/09_dissection.ipynb #e87d1950
+# %% ../nbs/09_dissection.ipynb #d3ab4c4c
 class BitStore:
     "Active places of both tails on disk, in chunks of images."
     def __init__(self, folder, grid, thresholds, key):
@@ -327,7 +325,7 @@ def dissect_bits(
         total.add_tails(i, names, masks, tail_sums(on, both, torch.from_numpy(masks).float(), total.usual_of(names)))
     return results(total, min_images).assign_attrs(quantile=head['quantile'], n_bases=n, model=head['key']['model'], data=regions_fingerprint(habits), versions=json.dumps(versions()))
 
-# %% ../nbs/09_dissection.ipynb #3a5d41e2
+# %% ../nbs/09_dissection.ipynb #8ee66784
 def write_dissection(
     alignment: xr.Dataset, # from `dissect`
     path, # JSON file to write, proto_dessection_result_<model>.json
