@@ -90,7 +90,7 @@ g = torch.Generator().manual_seed(0)
 z, masks, t = torch.randn(512, 4800, generator=g), torch.rand(25, 4800, generator=g) < .1, torch.full((512,), .84)
 expected = pair_loop(z[:32], t[:32], masks)
 for f in (numpy_bits, compiled): assert abs(f(z, t, masks)[:32] - expected).max() <= 1e-12
-slow, bits, fast = 16 * best(lambda: pair_loop(z[:32], t[:32], masks), 3), best(lambda: numpy_bits(z, t, masks), 15), best(lambda: compiled(z, t, masks), 15)
+slow, bits, fast = 16 * best(lambda: pair_loop(z[:32], t[:32], masks), 3), *(best(lambda: f(z, t, masks), 25) for f in (numpy_bits, compiled))
 report('alignment of one image, 512 bases, 60 x 80, 25 semantics', published_ms=round(slow, 1), numpy_bits_ms=round(bits, 2), numpy_bits_ratio=round(slow / bits), compiled_both_tails_ms=round(fast, 2), compiled_ratio=round(slow / fast))
 h = LogitHistograms(512).add(z); zooms = Zooms([Zoom(h, .8), Zoom(h, .8, False)]); zooms.add(z)
 first, second = best(lambda: h.add(z)), best(lambda: zooms.add(z))
