@@ -142,6 +142,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'saliency_nb.dissection.Probe.__len__': ( 'dissection.html#probe.__len__',
                                                                                   'saliency_nb/dissection.py'),
                                         'saliency_nb.dissection.add_logits': ('dissection.html#add_logits', 'saliency_nb/dissection.py'),
+                                        'saliency_nb.dissection.add_products': ( 'dissection.html#add_products',
+                                                                                 'saliency_nb/dissection.py'),
                                         'saliency_nb.dissection.as_floats': ('dissection.html#as_floats', 'saliency_nb/dissection.py'),
                                         'saliency_nb.dissection.dissect': ('dissection.html#dissect', 'saliency_nb/dissection.py'),
                                         'saliency_nb.dissection.dissect_bits': ( 'dissection.html#dissect_bits',

@@ -8,7 +8,7 @@ __all__ = ['count_rows', 'count', 'LogitHistograms', 'extremes', 'together', 'st
            'reference', 'adaptive_thresholds', 'Zooms', 'labelled', 'realised_shares', 'write_distribution',
            'read_distribution']
 
-# %% ../nbs/07_thresholds.ipynb #eb3c685e
+# %% ../nbs/07_thresholds.ipynb #2d1b12f2
 import hashlib, json
 from pathlib import Path
 import numba, numpy as np, torch, xarray as xr
@@ -18,17 +18,23 @@ from .core import DataError, ParameterError, fingerprint, read_json, whole_file,
 from .bases import FactorizedSaliency
 from .training import process
 
-# %% ../nbs/07_thresholds.ipynb #9a60d9c2
+# %% ../nbs/07_thresholds.ipynb #22588a3b
 @numba.njit(nogil=True, cache=True)
 def count_rows(values, scale, first, counts, below):
     "Count each row's values in its own bins: bin index = floor(value * scale) - first; `below` counts what lies before the first bin."
+    bins = counts.shape[1]
     for n in range(values.shape[0]):
-        s, f, low = scale[n], np.float64(first[n]), 0
-        for value in values[n]:
-            x = np.floor(np.float64(value) * s) - f
-            if x < 0: low += 1
-            elif x < counts.shape[1]: counts[n, np.int64(x)] += 1
-        below[n] += low
+        s, f, row = scale[n], np.float64(first[n]), values[n]
+        start, end = np.float32(f / s), np.float32((f + bins) / s) # as float32, rounded up: they divide float32 values as the exact ones do
+        if start < f / s: start = np.nextafter(start, np.float32(np.inf))
+        if end < (f + bins) / s: end = np.nextafter(end, np.float32(np.inf))
+        for j in range(0, len(row), 64):
+            part, low, upto = row[j:j + 64], np.int32(0), np.int32(0)
+            for value in part: low += np.int32(value < start); upto += np.int32(value < end) # several at once by vector instructions
+            below[n] += low
+            if upto > low:
+                for value in part:
+                    if start <= value < end: counts[n, np.int64(np.floor(np.float64(value) * s) - f)] += 1
 
 def count(
     values: torch.Tensor, # (N, M) float32
@@ -45,7 +51,7 @@ def count(
     found = torch.bincount((x.clamp(-1, counts.shape[1]).long() + rows).flatten(), minlength=len(x) * (counts.shape[1] + 2)).view(len(x), -1)
     counts += found[:, 1:-1]; below += found[:, 0]
 
-# %% ../nbs/07_thresholds.ipynb #0ecfec83
+# %% ../nbs/07_thresholds.ipynb #75c0fd36
 class LogitHistograms:
     "A streaming histogram per basis with bins of width 2^k; the result does not depend on order, batches or sharing."
     finest = -30 # smallest exponent of a bin's width
@@ -99,7 +105,7 @@ def extremes(
     if values.device.type == 'cpu': return tuple(torch.from_numpy(f(values.numpy(), 1)).double() for f in (np.min, np.max))
     return tuple(v.double() for v in values.aminmax(dim=1))
 
-# %% ../nbs/07_thresholds.ipynb #0696adaf
+# %% ../nbs/07_thresholds.ipynb #15a32e45
 def together(
     values: torch.Tensor, # the same shape in every process
     how: str = 'sum', # 'sum', 'min' or 'max'
@@ -111,7 +117,7 @@ def together(
         if there is not values: values.copy_(there)
     return values
 
-# %% ../nbs/07_thresholds.ipynb #33087ab6
+# %% ../nbs/07_thresholds.ipynb #23a34a33
 def state(self: LogitHistograms) -> dict: # name -> array
     "All that the histograms hold."
     return {k: getattr(self, k).cpu().numpy() for k in ('counts', 'low', 'high', 'exponent', 'first')}
@@ -144,7 +150,7 @@ def share_below(self: LogitHistograms,
 
 for f in (state, merge, share, share_below): setattr(LogitHistograms, f.__name__, f)
 
-# %% ../nbs/07_thresholds.ipynb #9bbd977b
+# %% ../nbs/07_thresholds.ipynb #43f3d93a
 class Zoom:
     "Counts inside the one bin of a histogram that holds a quantile: 4,096 bins in its place."
     def __init__(self,
@@ -179,7 +185,7 @@ class Zoom:
         beyond = self.total - upto if self.upper else upto - self.counts.gather(1, bin)[:, 0]
         return t, (beyond.double() / self.total).cpu().numpy()
 
-# %% ../nbs/07_thresholds.ipynb #41d6562d
+# %% ../nbs/07_thresholds.ipynb #4f9c25a1
 def accumulate(
     total, # a statistic: `state`, `merge`, `share`
     images, # a Dataset, or a tensor (B, 3, H, W)
@@ -207,7 +213,7 @@ def accumulate(
     if processes > 1: total.share()
     return total
 
-# %% ../nbs/07_thresholds.ipynb #d7fb1074
+# %% ../nbs/07_thresholds.ipynb #7df3858f
 def image_batches(
     images, # a Dataset with items {'image': (3, H, W), ...}, or a tensor (B, 3, H, W)
     batch: int = 10, # images per batch
@@ -242,7 +248,7 @@ def model_fingerprint(
     for k, v in model.state_dict().items(): total.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode() + v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
-# %% ../nbs/07_thresholds.ipynb #3e98ba79
+# %% ../nbs/07_thresholds.ipynb #9c6994e8
 def logit_histograms(
     model: FactorizedSaliency, # in phase 1 or 2
     images, # reference images, as for `image_batches`
@@ -296,7 +302,7 @@ def labelled(histograms, zooms, quantiles) -> xr.DataArray: # (quantile, basis)
     coords = {k: (('quantile', 'basis'), v) for k, v in values.items()} | dict(dead=('basis', flags['dead'].astype(np.int8)), saturated=('basis', flags['saturated']), quantile=quantiles, basis=np.arange(t.shape[1]))
     return xr.DataArray(t.astype(np.float32), coords, ('quantile', 'basis'), 'threshold', dict(on='logits'))
 
-# %% ../nbs/07_thresholds.ipynb #d1d6396c
+# %% ../nbs/07_thresholds.ipynb #171118d8
 def realised_shares(
     model: FactorizedSaliency, # in phase 1 or 2
     images, # as for `adaptive_thresholds`; other images than the reference show how well the thresholds carry over
@@ -310,7 +316,7 @@ def realised_shares(
         counts, places = counts + torch.stack([(z > t).sum(1), (z.abs() > limit).sum(1)]), places + z.shape[1]
     return tuple((counts.double() / places).cpu().numpy())
 
-# %% ../nbs/07_thresholds.ipynb #45ef9c0d
+# %% ../nbs/07_thresholds.ipynb #39c66972
 def write_distribution(
     histograms: LogitHistograms, # of the reference images
     path, # JSON file to write, proto_distribution_sal_<model>.json
