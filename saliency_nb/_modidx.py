@@ -413,6 +413,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'saliency_nb.runs.Analysis.original': ('runs.html#analysis.original', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.phase1': ('runs.html#analysis.phase1', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.phase2': ('runs.html#analysis.phase2', 'saliency_nb/runs.py'),
+                                  'saliency_nb.runs.Analysis.resumably': ('runs.html#analysis.resumably', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.scores': ('runs.html#analysis.scores', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.stage': ('runs.html#analysis.stage', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.thresholds': ('runs.html#analysis.thresholds', 'saliency_nb/runs.py'),
