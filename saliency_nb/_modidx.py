@@ -397,6 +397,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'saliency_nb.sensitivity.by_setting': ( 'sensitivity.html#by_setting',
                                                                                  'saliency_nb/sensitivity.py'),
                                          'saliency_nb.sensitivity.by_top': ('sensitivity.html#by_top', 'saliency_nb/sensitivity.py'),
+                                         'saliency_nb.sensitivity.by_training': ( 'sensitivity.html#by_training',
+                                                                                  'saliency_nb/sensitivity.py'),
                                          'saliency_nb.sensitivity.overlaps': ('sensitivity.html#overlaps', 'saliency_nb/sensitivity.py'),
                                          'saliency_nb.sensitivity.rows_of': ('sensitivity.html#rows_of', 'saliency_nb/sensitivity.py'),
                                          'saliency_nb.sensitivity.signed_shares': ( 'sensitivity.html#signed_shares',

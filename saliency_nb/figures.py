@@ -23,7 +23,7 @@ from .contributions import NAMED, beyond_chance, contributions, raised, read_aut
 # %% ../nbs/11_figures.ipynb #97182aa9
 CATEGORY_COLORS = dict(action='#E69F00', social='#D55E00', animal='#8C564B', vehicle='#56B4E9', clothing='#CC79A7', text='#000000', sky='#0072B2', ground='#009E73', scene='#7F7F7F', color='#F0E442', other='#C7C7C7')
 
-# %% ../nbs/11_figures.ipynb #05d5ad22
+# %% ../nbs/11_figures.ipynb #e54f6acb
 def save_figure(
     fig: Figure, # any
     path, # file name without or with an extension, which is replaced
@@ -71,7 +71,7 @@ def category_legend(fig, categories):
     present = [c for c in CATEGORY_COLORS if c in set(categories)]
     fig.legend(handles=[Patch(facecolor=CATEGORY_COLORS[c], edgecolor='black', lw=.4, label=c) for c in present], loc='outside lower center', ncols=min(6 if fig.get_figwidth() > 7 else 3, len(present)), frameon=False)
 
-# %% ../nbs/11_figures.ipynb #361f8f8b
+# %% ../nbs/11_figures.ipynb #068d90e1
 def authors_figure(
     result, # proto_dessection_result_*.json
     checkpoint, # of the same model, ours or theirs
@@ -83,7 +83,7 @@ def authors_figure(
     fig = contribution_figure(table, most); fig.suptitle(alignment.attrs['note'], fontsize=8)
     return table, fig
 
-# %% ../nbs/11_figures.ipynb #aba227d4
+# %% ../nbs/11_figures.ipynb #225c2941
 PEOPLE, MODEL = ('#D55E00', 'o', 'people'), ('#0072B2', 's', 'model')
 
 def people_figure(
@@ -112,7 +112,7 @@ def log_ratios(ax):
     ticks = [v for v in (.05, .1, .2, .3, .5, .7, 1, 1.5, 2, 3, 5, 10, 20, 50) if low <= v <= high]
     ax.set_xticks(ticks, [f'{v:g}' for v in ticks]); ax.minorticks_off(); ax.axvline(1, color='black', lw=.8); ax.grid(axis='x', alpha=.3); ax.spines[['top', 'right']].set_visible(False)
 
-# %% ../nbs/11_figures.ipynb #fddaac08
+# %% ../nbs/11_figures.ipynb #03a16bc3
 CONTROL_STYLES = [('#009E73', '^'), ('#CC79A7', 'v'), ('#E69F00', 'P'), ('#56B4E9', 'X'), ('#000000', '*'), ('#0072B2', 's')]
 
 def control_figure(
@@ -229,7 +229,7 @@ def image_figure(
     fig.colorbar(shown, ax=axes[:, -1], label='logit, relative to its mean', shrink=.8)
     return fig
 
-# %% ../nbs/11_figures.ipynb #f8105f1e
+# %% ../nbs/11_figures.ipynb #9868ff12
 def explain_figure(
     model: FactorizedSaliency, # in phase 1 or 2
     image: torch.Tensor, # (3, H, W), normalised
@@ -273,7 +273,7 @@ def bar_chart(ax, effect, bars, label):
     ax.set_yticks(y, list(values), fontsize=8); ax.yaxis.tick_right(); ax.axvline(0, color='black', lw=.8); ax.spines[['top', 'left']].set_visible(False)
     ax.set_title('region minus rest of the image', fontsize=8); ax.set_xlabel('logit\n* named by alignment, not detected in this image', fontsize=8)
 
-# %% ../nbs/11_figures.ipynb #5465be78
+# %% ../nbs/11_figures.ipynb #13d317e7
 @torch.no_grad()
 def top_images(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -349,10 +349,11 @@ def comparison_figure(
     ax.set(xlabel="contrast C (standard deviations of the model's own contrasts)", title='what each model raises and lowers'); fig.legend(loc='outside upper center', ncols=len(t.columns), frameon=False)
     return fig
 
-# %% ../nbs/11_figures.ipynb #3a3cc140
+# %% ../nbs/11_figures.ipynb #66551f80
 def sensitivity_figure(
-    table: pd.DataFrame, # setting, statistic, spearman, low, high; from chapter 10b
+    table: pd.DataFrame, # setting, statistic, value, low, high; from chapter 10b
     label: str, # of the setting, with its unit
+    value: str = 'Spearman with the ranking\nunder the default', # label of the value
     log: bool = False, # log axis
 ) -> Figure: # one panel
     "How far a ranking depends on one choice."
@@ -360,9 +361,9 @@ def sensitivity_figure(
     numbers = pd.api.types.is_numeric_dtype(table.setting)
     for (color, marker), (k, t) in zip(MODEL_STYLES, table.groupby('statistic', sort=False)):
         x = t.setting if numbers else np.arange(len(t))
-        ax.plot(x, t.spearman, marker=marker, color=color, label=k)
+        ax.plot(x, t.value, marker=marker, color=color, label=k)
         if t.low.notna().any(): ax.fill_between(x, t.low, t.high, color=color, alpha=.15, lw=0)
     ax.set_xticks(*((sorted(set(table.setting)),) if numbers else (np.arange(table.setting.nunique()), table.setting.unique())))
     if log: ax.set_xscale('log'); ticks = sorted(set(table.setting)); ax.set_xticks(ticks, [f'{v:g}' for v in ticks]); ax.minorticks_off()
-    ax.set(xlabel=label, ylabel='Spearman with the ranking\nunder the default', ylim=(min(0, table.spearman.min()), 1.03)); ax.grid(alpha=.3); ax.spines[['top', 'right']].set_visible(False); ax.legend(frameon=False, loc='lower right')
+    ax.set(xlabel=label, ylabel=value, ylim=(min(0, table.value.min()), 1.03)); ax.grid(alpha=.3); ax.spines[['top', 'right']].set_visible(False); ax.legend(frameon=False, loc='lower right')
     return fig
