@@ -34,7 +34,7 @@ def main():
     args = options.parse_args()
     torch.set_num_threads(2)
     if args.coverage:
-        print(coverage_summary(coverage_study([generated_population(100 + k) for k in range(args.populations)], args.samples, file=args.coverage)).round(3).to_string()); return
+        print(coverage_summary(coverage_study([generated_population(200 + k) for k in range(args.populations)], args.samples, file=args.coverage)).round(3).to_string()); return
     alignment = visual_genome()
     start, busy = time.perf_counter(), time.process_time()
     table = contributions(alignment)

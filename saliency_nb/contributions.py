@@ -12,7 +12,7 @@ __all__ = ['FEWEST', 'CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_co
            'rank_correlations', 'agreement', 'sign_errors', 'controls', 'predicted_by_area', 'image_fold',
            'region_means', 'people_maps', 'predicted_maps', 'over_weighting', 'explain', 'raised', 'read_authors']
 
-# %% ../nbs/10_contributions.ipynb #e925d665
+# %% ../nbs/10_contributions.ipynb #b42dedee
 from pathlib import Path
 import numpy as np, pandas as pd, torch, xarray as xr
 from scipy.stats import false_discovery_control, norm, spearmanr, t as student
@@ -21,7 +21,7 @@ from .fixations import FixationSet, SaliencyDataset
 from .bases import FactorizedSaliency, basis_saliency, basis_weights, load_checkpoint
 from .semantics import Regions, category
 
-# %% ../nbs/10_contributions.ipynb #07c9abb5
+# %% ../nbs/10_contributions.ipynb #d379dfbe
 def semantic_shares(
     iou: np.ndarray, # (N, C) alignments, NaN where a pair was not measured
     top: int = 5, # semantics kept per basis
@@ -34,14 +34,14 @@ def semantic_shares(
     np.put_along_axis(kept, best, np.take_along_axis(iou, best, 1), 1)
     return kept / np.maximum(kept.sum(1, keepdims=True), 1e-300)
 
-# %% ../nbs/10_contributions.ipynb #21ba8375
+# %% ../nbs/10_contributions.ipynb #87de88dc
 def basis_contrasts(
     alignment: xr.Dataset, # from `dissect`
 ) -> xr.DataArray: # (basis, semantic), summing over bases to C(c)
     "d[n, c]: by how much basis n lifts the logit on semantic c."
     return alignment.contrast
 
-# %% ../nbs/10_contributions.ipynb #f7b18dfa
+# %% ../nbs/10_contributions.ipynb #28fee9ca
 def beyond_chance(
     alignment: xr.Dataset, # from `dissect`
 ) -> np.ndarray: # (N, C) >= 0
@@ -71,7 +71,7 @@ def same_routes(
     a, b = (r.loc[[*names, 'unnamed'], names] for r in (a, b))
     return (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())
 
-# %% ../nbs/10_contributions.ipynb #6609ddf5
+# %% ../nbs/10_contributions.ipynb #71c68bcc
 FEWEST = 5 # folds that must contain a semantic for an interval
 
 def fold_draws(
@@ -101,7 +101,7 @@ def tails(
         return values[k, columns] + (q * r - k) * (values[np.minimum(k + 1, r), columns] - values[k, columns])
     return np.stack([at(tail), at(1 - tail)])
 
-# %% ../nbs/10_contributions.ipynb #16590ce3
+# %% ../nbs/10_contributions.ipynb #b6e453ff
 def ratio_interval(
     sums: np.ndarray, # (C, F) sums of a statistic over the images of each fold that contain the semantic
     counts: np.ndarray, # (C, F) number of these images
@@ -143,7 +143,7 @@ def q_values(
     if tested.any(): q[tested] = false_discovery_control(p[tested])
     return q
 
-# %% ../nbs/10_contributions.ipynb #6b642741
+# %% ../nbs/10_contributions.ipynb #d145bb42
 def replicated_contributions(
     alignment: xr.Dataset, # with fold_iou and fold_count
     weights: np.ndarray, # (N,)
@@ -163,7 +163,7 @@ def replicated_contributions(
         kept_share[b] = torch.bincount(which[value > 0], minlength=o.shape[1]).numpy() / len(draws)
     return total.double().numpy(), kept_share
 
-CHOSEN = .975 # level of the two intervals that are joined; calibrated on generated populations so that the joined one holds at 95%
+CHOSEN = .97 # level of the two intervals that are joined; calibrated on generated populations so that the joined one holds at 95%
 
 def contribution_interval(
     estimate: np.ndarray, # (C,)
@@ -176,7 +176,7 @@ def contribution_interval(
     low, high = tails(replicates, tail)
     return np.where(present >= FEWEST, np.stack([np.minimum(low, estimate - reach), np.maximum(high, estimate + reach)]), np.nan)
 
-# %% ../nbs/10_contributions.ipynb #5ffb32c8
+# %% ../nbs/10_contributions.ipynb #0c2203c5
 def split_contributions(
     alignment: xr.Dataset, # with fold_iou and fold_count
     weights: np.ndarray | None = None, # (N,); None: those of the dissected model
@@ -201,7 +201,7 @@ def mean_iou(
     n = alignment.fold_count.sum('fold').values
     return alignment.fold_iou.transpose('basis', 'semantic', 'fold').values.sum(2, dtype=np.float64) / np.maximum(n, 1)
 
-# %% ../nbs/10_contributions.ipynb #a34212ed
+# %% ../nbs/10_contributions.ipynb #bed60eb7
 def permuted_orders(
     weights: np.ndarray, # (N,)
     permutations: int, # P
@@ -229,7 +229,7 @@ def naming_p_values(
         further += (np.abs(w @ shares - expected) >= real - 1e-9 * (1 + real)).sum(0)
     return (1 + further) / (1 + permutations)
 
-# %% ../nbs/10_contributions.ipynb #b8a5ee71
+# %% ../nbs/10_contributions.ipynb #8310d88d
 def fold_sums(
     alignment: xr.Dataset, # from `dissect`
 ) -> tuple | None: # sums (C, F) of the contrast of the whole logit, counts (C, F); None where neither folds nor images were kept
@@ -269,7 +269,7 @@ def published_intervals(alignment, weights, shares, top, replicates, seed) -> di
     low, high = contribution_interval(weights @ shares, replicated, present)
     return dict(contribution_low=low, contribution_high=high, named=np.divide((load * kept).sum(0), load.sum(0), out=np.full(len(low), np.nan), where=load.sum(0) > 0))
 
-# %% ../nbs/10_contributions.ipynb #b7ba844d
+# %% ../nbs/10_contributions.ipynb #412d91d7
 def generated_population(
     seed: int = 0, # of everything
     images: int = 3000, # in the population
@@ -313,7 +313,7 @@ def sampled(
                       fold_count=(('semantic', 'fold'), summed(here).round().astype(int)), count=('semantic', n), area=('semantic', np.full(len(n), np.nan)), weight=population.weight),
                       dict(semantic=names, basis=range(population.sizes['basis']), category=('semantic', ['other'] * len(names))))
 
-# %% ../nbs/10_contributions.ipynb #a4ca7e00
+# %% ../nbs/10_contributions.ipynb #d246f152
 def covered_by(
     population: xr.Dataset, # from `generated_population`
     images: int = 400, # in a sample
@@ -361,7 +361,7 @@ def coverage_summary(
     per = study.drop(columns='sample').groupby(['population', 'semantic']).mean()
     return pd.DataFrame(dict(mean=per.mean(), tenth=per.quantile(.1), above_85=(per.dropna(how='all') >= .85).mean()))
 
-# %% ../nbs/10_contributions.ipynb #3a6d546f
+# %% ../nbs/10_contributions.ipynb #b413de37
 def in_own_units(
     values: np.ndarray, # (..., C), NaN where there is none
 ) -> np.ndarray: # the same shape
@@ -412,7 +412,7 @@ def shared_semantics(
         raise ParameterError('the alignments were probed on different images or semantics: there is nothing to compare image by image.')
     return names
 
-# %% ../nbs/10_contributions.ipynb #3fad8aba
+# %% ../nbs/10_contributions.ipynb #940efab3
 def standardised(
     alignment: xr.Dataset, # from `dissect`
 ) -> pd.DataFrame: # index: image, or fold; columns: semantic; NaN where it does not contain it; the mean of a column is the contrast
@@ -437,7 +437,7 @@ def contrast_differences(
     q = q_values(p_values(np.nan_to_num((a - b).to_numpy()).T, (a - b).notna().to_numpy().T.astype(float)))
     return pd.DataFrame(dict(first=a.mean(), second=b.mean(), difference=(a - b).mean(), low=low, high=high, q_value=q)).sort_values('difference', ascending=False)
 
-# %% ../nbs/10_contributions.ipynb #0a86823c
+# %% ../nbs/10_contributions.ipynb #31b94007
 def rank_correlations(
     values: np.ndarray, # (R, C)
     truth, # (C,)
@@ -480,7 +480,7 @@ def sign_errors(
     measured = table.set_index('semantic')[column]
     return [s for s in strong.index if s in measured and np.sign(measured[s]) != np.sign(strong[s])]
 
-# %% ../nbs/10_contributions.ipynb #b3bb3b43
+# %% ../nbs/10_contributions.ipynb #e52732be
 def controls(
     alignment: xr.Dataset, # from `dissect`
     column: str = 'contrast', # the claim: 'contrast' or 'contribution'
@@ -516,7 +516,7 @@ def predicted_by_area(
         for i in range(len(values)): found[i] = np.polyval(np.polyfit(np.delete(x, i), np.delete(values, i), 1), x[i])
     return found
 
-# %% ../nbs/10_contributions.ipynb #110fd6e4
+# %% ../nbs/10_contributions.ipynb #3e64a0cb
 def image_fold(
     image: str, # image id
     folds: int, # F
@@ -585,7 +585,7 @@ def over_weighting(
     for k in ('people', 'model', ''): table |= {k or 'difference': once[k][0]} | {f'{k}_{end}'.lstrip('_'): ends[k][i] for i, end in enumerate(('low', 'high'))}
     return pd.DataFrame(table | dict(times=np.exp(once[''][0]), q_value=q, n_images=counts.sum(1).astype(int))).sort_values('people', ascending=False, ignore_index=True)
 
-# %% ../nbs/10_contributions.ipynb #351390b1
+# %% ../nbs/10_contributions.ipynb #0bf46ce8
 DETECTED, NAMED = 'annotated in this image', 'named by alignment, not detected'
 
 @torch.no_grad()
@@ -617,7 +617,7 @@ def raised(
     if region.all() or not region.any(): raise ParameterError('the region covers everything or nothing: there is no inside or no outside to compare.')
     return pd.Series(maps.values[:, region].mean(1) - maps.values[:, ~region].mean(1), maps.semantic.values).sort_values(ascending=False)
 
-# %% ../nbs/10_contributions.ipynb #25e24fe4
+# %% ../nbs/10_contributions.ipynb #92a4eb7d
 def read_authors(
     result, # proto_dessection_result_*.json: a list with {semantic: IoU} per basis
     checkpoint, # ours or theirs, of the same model
