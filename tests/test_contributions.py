@@ -1,0 +1,132 @@
+"Contributions as others will use them: the agreed file format, folds against single images, random names, interrupted studies, and limits on time."
+import json, os, time
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch, xarray as xr
+from saliency_nb.bases import build_model, export_authors, save_checkpoint
+from saliency_nb.contributions import (agreement, contributions, contrast_differences, controls, coverage_study, explain, fold_draws, generated_population, naming_p_values, over_seeds,
+                                       permuted_orders, q_values, read_authors, replicated_contributions, routes, sampled, semantic_shares, split_contributions, standardised)
+from saliency_nb.core import DataError, ParameterError, rng
+
+@pytest.fixture(scope='module')
+def population(): return generated_population(3, images=1200)
+
+@pytest.fixture(scope='module')
+def alignment(population): return sampled(population, np.arange(600), folds=50)
+
+def test_published_contribution_by_hand(alignment):
+    iou, w = alignment.iou.values, alignment.weight.values
+    expected = np.zeros(iou.shape[1])
+    for n in range(len(iou)):
+        best = sorted(range(iou.shape[1]), key=lambda c: -iou[n, c])[:5]
+        for c in best: expected[c] += w[n] * iou[n, c] / sum(iou[n, b] for b in best)
+    table = contributions(alignment, replicates=50, permutations=100).set_index('semantic')
+    assert np.allclose(table.contribution[alignment.semantic.values], expected) and np.isclose(table.contribution.sum(), w.sum())
+    assert np.allclose(table.contrast[alignment.semantic.values], alignment.contrast.sum('basis'))
+
+def test_replicates_by_hand(alignment):
+    draws = fold_draws(50, 7, seed=1)
+    fast, kept = replicated_contributions(alignment, alignment.weight.values, draws, top=4)
+    n = alignment.fold_count.values @ draws.T
+    for r, d in enumerate(draws):
+        shares = semantic_shares((alignment.fold_iou.values @ d) / np.maximum(n[:, r], 1), 4)
+        assert np.allclose(fast[r], alignment.weight.values @ shares, atol=1e-5)
+    assert np.isclose(kept.sum(1), 4).all()
+
+def test_file_keeps_everything(alignment, tmp_path):
+    scale = {k: dict(dtype='int16', scale_factor=float(abs(alignment[k]).max()) / 32000, _FillValue=-32768) for k in ('fold_iou', 'fold_contrast')}
+    alignment.to_netcdf(tmp_path/'alignment.nc', engine='h5netcdf', encoding=scale)
+    with xr.open_dataset(tmp_path/'alignment.nc', engine='h5netcdf') as read:
+        a, b = (contributions(v, replicates=200, permutations=500).set_index('semantic') for v in (alignment, read.load()))
+    numbers = a.select_dtypes('number').columns
+    assert list(a.columns) == list(b.columns) and np.allclose(a[numbers], b.loc[a.index, numbers], atol=5e-3, equal_nan=True)
+
+def test_single_images_and_folds_agree(population):
+    rows = np.arange(300)
+    each = sampled(population, rows).drop_vars('fold_contrast').assign(image_contrast=(('image', 'semantic'), population.contrast.values[rows].sum(1)))
+    images, folds = (contributions(a, replicates=1000, permutations=100).set_index('semantic') for a in (each.drop_vars(['fold_iou', 'fold_count']), sampled(population, rows, folds=200)))
+    folds = folds.loc[images.index]; enough = images.n_images > 30
+    width = (images.high - images.low)[enough]
+    assert np.allclose(images.contrast, folds.contrast, atol=1e-5) and (abs(images.low - folds.low)[enough] < .3 * width).all() and (abs(images.high - folds.high)[enough] < .3 * width).all()
+    assert images.contribution_low.isna().all() and np.allclose(standardised(each).mean() * images.contrast.std(), images.contrast[standardised(each).columns], rtol=.02, atol=.02)
+
+def test_too_few_images_give_no_interval(population):
+    table = contributions(sampled(population, np.arange(60)), replicates=50, permutations=50)
+    assert table.low.isna().equals(table.q_value.isna()) and table.low[table.n_images < 5].isna().all() and table.low[table.n_images > 20].notna().all()
+
+def test_random_names_are_no_discoveries(alignment):
+    shares, w, found = semantic_shares(alignment.iou.values), alignment.weight.values, []
+    for order in permuted_orders(w, 200, seed=5): found.append((q_values(naming_p_values(shares[order], w, 1000)) < .05).mean())
+    assert np.mean(found) <= .05
+
+def test_real_names_are(): # 200 bases, ten semantics, weights by name
+    g = rng(0, 'real'); name, truth = np.arange(200) % 10, np.array([2, -2, 1, -1, 0, 0, 0, 0, 0, 0.])
+    q = q_values(naming_p_values(np.eye(10)[name], truth[name] + g.normal(0, 1, 200)))
+    assert (q[:4] < .05).all() and (q[4:] > .01).all()
+
+def test_permutations_matched_on_weight():
+    w = rng(0, 'w').normal(size=37)
+    for matched in (0, 8):
+        orders = permuted_orders(w, 50, 0, matched)
+        assert (np.sort(orders, 1) == np.arange(37)).all() and len({tuple(o) for o in orders}) == 50
+    rank = np.argsort(np.argsort(-abs(w)))
+    assert (rank[orders] // 8 == rank // 8).all()
+
+def test_split_names_do_not_see_the_other_half(alignment):
+    changed = alignment.copy(deep=True); order = rng(0, 'halves').permutation(50)
+    changed['fold_iou'][dict(fold=np.sort(order[1::2]))] *= rng(0, 'x').random((alignment.sizes['basis'], alignment.sizes['semantic'], 25)).astype(np.float32)
+    (a, names), (b, same) = (split_contributions(v, replicates=50) for v in (alignment, changed))
+    assert (names == same).all() and not np.allclose(a.contribution, b.contribution)
+
+def test_study_goes_on_where_it_stopped(population, tmp_path):
+    whole = coverage_study([population], samples=3, images=200)
+    coverage_study([population], samples=1, images=200, file=tmp_path/'s.csv'); stamp = pd.read_csv(tmp_path/'s.csv')
+    resumed = coverage_study([population], samples=3, images=200, file=tmp_path/'s.csv')
+    assert len(stamp) == population.sizes['semantic'] and resumed[whole.columns].sort_values(['sample', 'semantic'], ignore_index=True).equals(whole.sort_values(['sample', 'semantic'], ignore_index=True))
+
+def test_differences_and_seeds_need_the_same_images(population):
+    a, b = sampled(population, np.arange(300)), sampled(population, np.arange(100, 400))
+    with pytest.raises(ParameterError, match='different images'): over_seeds([a, b])
+    d = contrast_differences(a, a.assign(fold_contrast=2 * a.fold_contrast, contrast=2 * a.contrast))
+    assert np.allclose(d.difference, 0, atol=1e-6) # units of each model's own
+
+def test_controls_mark_what_does_not_beat_them(population):
+    a = sampled(population, np.arange(900)).assign(inside=lambda d: d.contrast, outside=lambda d: 0 * d.contrast)
+    a['area'] = ('semantic', rng(0, 'area').random(a.sizes['semantic']))
+    marked = controls(a, itself=a)
+    assert marked.not_beaten.str.contains('itself').all()
+    opposite = a.assign(contrast=-a.contrast)
+    assert not controls(a, opposite=opposite).not_beaten.str.contains('opposite').where(controls(a).low * controls(a).high > 0, False).any()
+
+def test_agreement_is_paired(population):
+    a = sampled(population, np.arange(900)).assign(inside=lambda d: d.contrast, outside=lambda d: 0 * d.contrast)
+    truth = pd.Series(population.contrast.mean('image').sum('basis').values, a.semantic.values)
+    found = agreement(a, truth, replicates=100)
+    assert found.spearman['contrast C'] > .9 and np.isclose(found.spearman['C - I'], found.spearman['contrast C'] - found.spearman['contribution I']) and found.low['C - I'] > 0
+
+def test_routes_sum_to_the_contrast(alignment):
+    assert np.allclose(routes(alignment).sum(), alignment.contrast.sum('basis'))
+
+@pytest.mark.parametrize('host,options', [('dinet', dict(width=16)), ('salicon', dict(width=16)), ('transalnet', dict(width=16, size=(96, 128)))])
+def test_maps_sum_to_the_logit(host, options):
+    torch.manual_seed(1); g = rng(0, host)
+    model = build_model(host, n_bases=96, phase=2, backbone='squeezenet1_0', **options).eval()
+    model.readout.weight.data *= 20 # logits of the size of a trained model's
+    names = xr.Dataset(dict(iou=(('basis', 'semantic'), g.random((96, 40))), chance_iou=(('basis', 'semantic'), g.random((96, 40))), q_value=(('basis', 'semantic'), np.where(np.arange(96)[:, None] < 60, .1 * g.random((96, 40)), .5))), # 36 bases without a name
+                      
+                       dict(semantic=[f's{i}' for i in range(40)], category=('semantic', ['other'] * 40)))
+    image = torch.randn(3, 96, 128)
+    maps = explain(model, image, names)
+    with torch.no_grad(): logit = model.logits(image[None])[0].numpy()
+    assert abs(maps.values.sum(0) - logit).max() <= 1e-4 and abs(logit).max() > 1 and abs(maps.sel(semantic='remainder')).max() > .01
+
+@pytest.mark.parametrize('theirs', [True, False])
+def test_authors_files(theirs, tmp_path):
+    torch.manual_seed(0); model = build_model('dinet', n_bases=6, backbone='resnet50' if theirs else 'squeezenet1_0', width=8, phase=2)
+    file = export_authors(model, tmp_path/'model_best.pth') if theirs else save_checkpoint(model, tmp_path/'model.safetensors')
+    result = [{s: round(v, 4) for s, v in sorted(zip(('face', 'sky', 'dog', 'red', 'car', 'zebra'), row), key=lambda p: -p[1])} for row in rng(0, 'authors').random((6, 6))]
+    (tmp_path/'proto_dessection_result_dinet.json').write_text(json.dumps(result))
+    table = contributions(read_authors(tmp_path/'proto_dessection_result_dinet.json', file))
+    w = model.readout.weight.detach()[0].sum((1, 2)).numpy()
+    expected = sum(w[n] * b['face'] / sum(sorted(b.values())[-5:]) for n, b in enumerate(result) if b['face'] > min(b.values()))
+    assert np.isclose(table.set_index('semantic').contribution['face'], expected, atol=1e-6) and table.low.isna().all()
+    with pytest.raises(DataError, match='6 bases|no such'): read_authors(tmp_path/'proto_dessection_result_dinet.json', save_checkpoint(build_model('dinet', n_bases=5, backbone='squeezenet1_0', width=8, phase=2), tmp_path/'other.safetensors'))
