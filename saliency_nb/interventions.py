@@ -8,7 +8,7 @@ __all__ = ['boxed_objects', 'masked_objects', 'named_objects', 'core_cells', 'ob
            'names_gone', 'intervene', 'predicted_changes', 'intervention_agreement', 'covered_up', 'moved_mask',
            'photograph_effects']
 
-# %% ../nbs/10a_interventions.ipynb #3e3c15fd
+# %% ../nbs/10a_interventions.ipynb #c2dfbf3c
 import copy
 import cv2, numpy as np, pandas as pd, torch, xarray as xr
 from scipy import ndimage
@@ -19,7 +19,7 @@ from .world import ATTRIBUTES, STUFF, THINGS, drawn_parts, log_density, render, 
 from .bases import FactorizedSaliency, basis_saliency
 from .semantics import BoxRegions, Regions, box_coverage, covered, mask_coverage
 
-# %% ../nbs/10a_interventions.ipynb #ba654756
+# %% ../nbs/10a_interventions.ipynb #797158fd
 def boxed_objects(regions, image, grid) -> tuple: # names (R, C) bool, masks (R, h, w) bool
     "Objects given by boxes; the smaller one is in front."
     rows, boxes = regions.boxes.get(image, (np.zeros(0, int), np.zeros((0, 4))))
@@ -52,7 +52,7 @@ def named_objects(
     there = masks.any((1, 2))
     return names[there], masks[there]
 
-# %% ../nbs/10a_interventions.ipynb #c19dc2a0
+# %% ../nbs/10a_interventions.ipynb #8f3fc579
 def core_cells(
     mask: np.ndarray, # (h, w) bool, not empty
     depth: float = .8, # share of the largest distance to the border
@@ -61,7 +61,7 @@ def core_cells(
     distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     return mask & (distance >= depth * distance.max())
 
-# %% ../nbs/10a_interventions.ipynb #773d9765
+# %% ../nbs/10a_interventions.ipynb #b5377bac
 def object_design(
     regions: Regions, # named regions
     image: str, # image id
@@ -97,7 +97,7 @@ def adjusted(
     return xr.Dataset(dict(adjusted=(('basis', 'semantic'), beta[:-2].T), named=('basis', beta[-2]), center=('basis', beta[-1]), count=('semantic', count[count > 0])),
                       dict(basis=np.arange(beta.shape[1]), semantic=np.array(regions.semantics)[count > 0]), dict(depth=depth, ridge=ridge))
 
-# %% ../nbs/10a_interventions.ipynb #2e196459
+# %% ../nbs/10a_interventions.ipynb #30ff575c
 @torch.no_grad()
 def basis_maps(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -122,7 +122,7 @@ def adjusted_contrasts(
     "The adjusted contrast of a model, through each of its bases."
     return adjusted(basis_maps(model, regions, size, batch), regions, depth, ridge)
 
-# %% ../nbs/10a_interventions.ipynb #3009a171
+# %% ../nbs/10a_interventions.ipynb #ca6be37d
 def bases_of(
     alignment: xr.Dataset, # from `dissect`
     semantic: str, # name
@@ -176,7 +176,7 @@ def switch_effects(
     mean = {s: np.mean(v, 0) for s, v in changes.items() if v}
     return pd.DataFrame({s: dict(own=v[0], random=v[1:].mean(), low=np.quantile(v[1:], .025), high=np.quantile(v[1:], .975), n_images=len(changes[s])) for s, v in mean.items()}).T
 
-# %% ../nbs/10a_interventions.ipynb #9ada2cbc
+# %% ../nbs/10a_interventions.ipynb #6c982c1f
 def visible(
     scene: dict, # from `sample_scene`
     index: int, # of a part
@@ -209,7 +209,7 @@ def names_gone(
     lost = {s: before[s][where].mean() if s in before else 0. for s in {*before, *after}}
     return {s: float(v) for s in lost if (v := lost[s] - (after[s][where].mean() if s in after else 0.))}
 
-# %% ../nbs/10a_interventions.ipynb #fc05d640
+# %% ../nbs/10a_interventions.ipynb #35083161
 @torch.no_grad()
 def intervene(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -249,7 +249,7 @@ def intervention_agreement(
         rows[k] = dict(own=spearmanr(own, measured[own.index]).statistic, predicted=spearmanr(both, measured[both.index]).statistic, per_edit=spearmanr(p.dropna(), table.measured[p.notna()]).statistic, semantics=len(both))
     return pd.DataFrame(rows).T
 
-# %% ../nbs/10a_interventions.ipynb #6531d945
+# %% ../nbs/10a_interventions.ipynb #dc2590e4
 def covered_up(
     rgb: np.ndarray, # (H, W, 3) uint8
     mask: np.ndarray, # (H, W) bool
@@ -275,7 +275,7 @@ def moved_mask(
     moved = np.zeros_like(mask); moved[y[k]:y[k] + y1 - y0, x[k]:x[k] + x1 - x0] = shape
     return moved
 
-# %% ../nbs/10a_interventions.ipynb #7f8fb70a
+# %% ../nbs/10a_interventions.ipynb #8c0c05a9
 @torch.no_grad()
 def photograph_effects(
     model: FactorizedSaliency, # in phase 1 or 2
