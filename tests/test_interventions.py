@@ -1,0 +1,162 @@
+"Interventions and adjusted contrasts on cases whose answer is known."
+import cv2, numpy as np, pandas as pd, pytest, torch
+from saliency_nb.bases import build_model
+from saliency_nb.contributions import basis_contrasts
+from saliency_nb.core import ParameterError, read_json, rng
+from saliency_nb.dissection import dissect
+from saliency_nb.fixations import SaliencyDataset, read_salicon
+from saliency_nb.interventions import (adjusted, adjusted_contrasts, basis_maps, bases_of, core_cells, covered_up, edits, intervene, matched_bases, moved_mask, named_objects,
+                                       names_gone, object_design, photograph_effects, predicted_changes, switch_effects, visible)
+from saliency_nb.semantics import BoxRegions, Regions, gqa_regions
+from saliency_nb.thresholds import adaptive_thresholds
+from saliency_nb.world import log_density, make_world, render, sample_scene, scene_masks
+
+GRID, EFFECTS = (16, 20), pd.Series(dict(face=1., nose=.5, tree=-.7, car=.2))
+
+class Drawn(Regions):
+    "Masks on a grid; a nose is always inside a face, and some places have no name."
+    def __init__(self, n=60):
+        super().__init__({str(i): None for i in range(n)}, list(EFFECTS.index), [])
+        self.made = {str(i): self.draw(rng(0, 'drawn', i)) for i in range(n)}
+    def draw(self, g):
+        masks = {}
+        for name in g.permutation(['face', 'tree', 'car'])[:g.integers(1, 4)]:
+            y, x = g.integers(0, 10), g.integers(0, 14)
+            m = np.zeros(GRID, bool); m[y:y + 5, x:x + 5] = True; masks[name] = m
+            if name == 'face' and g.random() < .6: masks['nose'] = m.copy()
+        return masks
+    def masks(self, image, grid):
+        names = sorted(self.made[image])
+        return names, np.stack([self.made[image][n] for n in names])
+
+def drawn_map(regions, image, named=2., center=-1.5):
+    "A map in which the additive model is exact."
+    y, x = ((np.arange(k) + .5) / k * 2 - 1 for k in GRID)
+    names, masks = named_objects(regions, image, GRID)
+    cells = (y[:, None]**2 + x**2) / 2 * center + rng(1, image).normal() * 3 # a level of its own
+    for n, m in zip(names, masks): cells = cells + m * (n @ EFFECTS[regions.semantics].values + named * n.any())
+    return cells[None]
+
+@pytest.mark.parametrize('depth', [0., .5, .8])
+def test_additive_model_is_recovered_with_nested_names(depth):
+    regions = Drawn()
+    found = adjusted(((i, drawn_map(regions, i)) for i in regions.ids), regions, depth, ridge=1e-9)
+    assert np.allclose(found.adjusted[0].to_series()[EFFECTS.index], EFFECTS, atol=1e-5)
+    assert np.isclose(found.named[0], 2, atol=1e-5) and np.isclose(found.center[0], -1.5, atol=1e-5)
+
+def test_plain_contrast_of_the_same_maps_is_mixed():
+    regions = Drawn(); inside = []
+    for i in regions.ids:
+        for n, m in zip(*regions.masks(i, GRID)):
+            y = drawn_map(regions, i)[0]
+            if n == 'nose': inside.append(y[m].mean() - y[~m].mean())
+    assert np.mean(inside) > 2 # face + nose + being named, not .5
+
+def test_bases_sum_and_order_does_not_matter():
+    regions, g = Drawn(), rng(0, 'split')
+    maps = {i: g.normal(size=(4, *GRID)) for i in regions.ids}
+    by_basis, summed = adjusted(maps.items(), regions), adjusted(((i, m.sum(0, keepdims=True)) for i, m in maps.items()), regions)
+    backwards = adjusted(reversed(list(maps.items())), regions)
+    assert np.allclose(by_basis.adjusted.sum('basis'), summed.adjusted[0]) and np.allclose(by_basis.adjusted, backwards.adjusted)
+
+def test_objects_partition_the_grid_and_the_smaller_box_is_in_front():
+    regions = BoxRegions({'a': None}, ['face', 'sky', 'smiling'], [])
+    regions.boxes = {'a': (np.array([1, 0, 2]), np.array([[0, 0, 1, 1], [.2, .2, .6, .6], [.2, .2, .6, .6]]))}
+    names, masks = named_objects(regions, 'a', (10, 10))
+    assert (masks.sum(0) == 1).all() and sorted(names.tolist()) == [[False, True, False], [True, False, True]]
+    face = masks[names[:, 0]][0]
+    assert face[2:6, 2:6].all() and face.sum() == 16
+    design, cells = object_design(regions, 'a', (10, 10))
+    assert np.allclose(cells.sum(1), 1) and (cells[:, face.ravel()].sum(1) > 0).sum() == 1
+
+def test_nothing_to_compare_is_an_error():
+    regions = BoxRegions({'a': None}, ['sky'], []); regions.boxes = {'a': (np.array([0]), np.array([[0., 0., 1., 1.]]))}
+    with pytest.raises(ParameterError, match='nothing to compare'): adjusted([('a', np.zeros((1, 8, 8)))], regions)
+
+@pytest.mark.parametrize('number', range(6))
+def test_an_edit_changes_the_scene_only_where_the_part_was(number):
+    scene = sample_scene(3, number, (96, 128)); before = render(scene); kinds = set()
+    for i, semantic, kind, edited in edits(scene, rng(0, 'edit', number)):
+        where = visible(scene, i); changed = (render(edited) != before).any(-1); kinds.add(kind)
+        x, y, w, h = scene['parts'][i]['box']; allowed = where.copy()
+        if kind == 'dropped': allowed[y:y + h, x:x + w] = True # without its colour a flower may have other petals
+        assert not changed[~allowed].any() and (changed.any() or not where.any())
+        gone = names_gone(scene_masks(scene), scene_masks(edited), where)
+        if where.any(): assert np.isclose(gone[semantic], 1)
+    assert {'left out', 'replaced'} <= kinds
+
+def test_planted_weights_predict_the_change_of_the_true_log_density():
+    scene, weights = sample_scene(3, 1, (96, 128)), dict.fromkeys(('sky', 'grass', 'road', 'wall', 'water', 'sand'), 0.)
+    weights |= {s: k * .3 - 1 for k, s in enumerate(('face', 'text', 'dog', 'car', 'ball', 'tree', 'house', 'flower', 'red', 'blue', 'yellow', 'smiling', 'cloudy'))}
+    for i, semantic, _, edited in edits(scene, rng(0, 'edit')):
+        if not (where := visible(scene, i)).any(): continue
+        row = pd.DataFrame([{f'gone {s}': v for s, v in names_gone(scene_masks(scene), scene_masks(edited), where).items()}])
+        true = (log_density(scene, weights) - log_density(edited, weights))[where].mean()
+        assert np.isclose(predicted_changes(row, pd.Series(weights))[0], true)
+    assert predicted_changes(row, pd.Series(dict(moon=1.))).isna().all() # an effect that is not known
+
+@pytest.fixture(scope='module')
+def case(tmp_path_factory):
+    root, size = tmp_path_factory.mktemp('interventions')/'world', (96, 128)
+    make_world(root, n_images=16, size=size, seed=4); torch.manual_seed(0)
+    model = build_model('dinet', n_bases=12, backbone='squeezenet1_0', width=8, phase=2).eval()
+    regions = gqa_regions(root/'scene_graphs.json', root/'images', min_images=3)
+    return model, regions, dissect(model, regions, adaptive_thresholds(model, SaliencyDataset(read_salicon(root, 'train'), size)), size), size, read_json(root/'scenes.json')
+
+def test_adjusted_contrasts_of_a_model_sum_to_that_of_its_logit(case):
+    model, regions, alignment, size, _ = case
+    found = adjusted_contrasts(model, regions, size, batch=3)
+    with torch.no_grad(): total = adjusted(((i, m.sum(0, keepdims=True)) for i, m in basis_maps(model, regions, size)), regions)
+    assert np.allclose(found.adjusted.sum('basis'), total.adjusted[0], atol=1e-6) and set(found.semantic.values) == set(alignment.semantic.values)
+
+def test_switching_off_is_circular_in_the_logit(case):
+    "What the chapter says: the change of the contrast is minus the sum of d, known without switching anything."
+    model, regions, alignment, size, _ = case
+    semantic = str(alignment.semantic.values[0]); chosen, changes = bases_of(alignment, semantic), []
+    for image, parts in basis_maps(model, regions, size):
+        for n, m in zip(*regions.masks(image, parts.shape[1:])):
+            if n == semantic:
+                moved = -(parts - parts.mean((1, 2), keepdims=True))[chosen].sum(0)
+                changes.append(moved[m].mean() - moved[~m].mean())
+    assert np.isclose(np.mean(changes), -float(basis_contrasts(alignment).sel(semantic=semantic)[chosen].sum()), atol=1e-5)
+    table = switch_effects(model, regions, alignment, size, draws=3)
+    assert (table.low <= table.random + 1e-12).all() and (table.random <= table.high + 1e-12).all() and table.own.abs().max() > 0
+    with pytest.raises(ParameterError, match='fewer'): switch_effects(model, regions, alignment, size, top=7)
+    with pytest.raises(ParameterError, match='moon'): bases_of(alignment, 'moon')
+
+def test_random_bases_have_the_same_weight():
+    w, chosen = rng(0, 'w').normal(size=64), np.array([3, 10, 40])
+    drawn = np.array([matched_bases(w, chosen, rng(k)) for k in range(50)])
+    assert not np.isin(drawn, chosen).any() and all(len(set(d)) == 3 for d in drawn)
+    assert abs(abs(w[drawn]) - abs(w[chosen])).mean() < .5 * abs(abs(w[:, None]) - abs(w[chosen])).mean()
+
+def test_a_model_that_sees_nothing_loses_nothing(case):
+    model, _, _, size, scenes = case
+    blind = build_model('dinet', n_bases=4, backbone='squeezenet1_0', width=8, phase=2).eval()
+    with torch.no_grad(): blind.readout.weight.zero_()
+    some = {i: scenes[i] for i in list(scenes)[:3]}
+    assert (intervene(blind, some, size).measured == 0).all() and intervene(model, some, size).measured.abs().max() > 0
+
+def test_a_control_has_the_same_shape_and_touches_nothing_named():
+    for k in range(20):
+        g = rng(k, 'moved'); mask, free = np.zeros((60, 80), bool), g.random((60, 80)) < .999
+        y, x, h, w = g.integers(0, 30), g.integers(0, 50), *g.integers(4, 15, 2); mask[y:y + h, x:x + w] = g.random((h, w)) < .7; mask[y, x] = True
+        moved = moved_mask(mask, free & ~mask)
+        if moved is None: continue
+        shift = np.argwhere(moved)[0] - np.argwhere(mask)[0]
+        assert (np.argwhere(moved) - shift == np.argwhere(mask)).all() and not (moved & (mask | ~free)).any()
+    assert moved_mask(np.ones((5, 5), bool), np.zeros((5, 5), bool)) is None
+
+def test_covering_up_leaves_the_rest_alone():
+    rgb, mask = rng(0, 'rgb').integers(0, 255, (60, 80, 3)).astype(np.uint8), np.zeros((60, 80), bool); mask[20:30, 30:50] = True
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    for how in ('inpaint', 'blur'):
+        hidden = covered_up(rgb, mask, how)
+        assert (hidden[~wide] == rgb[~wide]).all() and hidden[mask].std() < rgb[mask].std()
+    with pytest.raises(ParameterError, match='erase'): covered_up(rgb, mask, 'erase')
+
+def test_photographs_get_a_row_per_region(case):
+    model, regions, _, size, _ = case
+    few = regions.subset(regions.ids[:2])
+    table = photograph_effects(model, few, size, how='blur')
+    assert len(table) == sum(len(few.masks(i, size)[0]) for i in few.ids) and table.lost.notna().all()
