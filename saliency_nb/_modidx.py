@@ -164,8 +164,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'saliency_nb/contributions.py'),
                                            'saliency_nb.contributions.generated_population': ( 'contributions.html#generated_population',
                                                                                                'saliency_nb/contributions.py'),
-                                           'saliency_nb.contributions.image_fold': ( 'contributions.html#image_fold',
-                                                                                     'saliency_nb/contributions.py'),
                                            'saliency_nb.contributions.in_own_units': ( 'contributions.html#in_own_units',
                                                                                        'saliency_nb/contributions.py'),
                                            'saliency_nb.contributions.mean_iou': ( 'contributions.html#mean_iou',

@@ -9,17 +9,18 @@ __all__ = ['FEWEST', 'CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_co
            'permuted_orders', 'naming_p_values', 'fold_sums', 'contributions', 'published_intervals',
            'generated_population', 'sampled', 'covered_by', 'coverage_study', 'coverage_summary', 'in_own_units',
            'statistic_replicates', 'over_seeds', 'shared_semantics', 'standardised', 'contrast_differences',
-           'rank_correlations', 'agreement', 'sign_errors', 'controls', 'predicted_by_area', 'image_fold',
-           'region_means', 'people_maps', 'predicted_maps', 'over_weighting', 'explain', 'raised', 'read_authors']
+           'rank_correlations', 'agreement', 'sign_errors', 'controls', 'predicted_by_area', 'region_means',
+           'people_maps', 'predicted_maps', 'over_weighting', 'explain', 'raised', 'read_authors']
 
 # %% ../nbs/10_contributions.ipynb #b42dedee
 from pathlib import Path
 import numpy as np, pandas as pd, torch, xarray as xr
 from scipy.stats import false_discovery_control, norm, spearmanr, t as student
-from .core import DataError, ParameterError, fingerprint, read_json, rng, whole_file
+from .core import DataError, ParameterError, read_json, rng, whole_file
 from .fixations import FixationSet, SaliencyDataset
 from .bases import FactorizedSaliency, basis_saliency, basis_weights, load_checkpoint
 from .semantics import Regions, category
+from .chance import fold_of
 
 # %% ../nbs/10_contributions.ipynb #d379dfbe
 def semantic_shares(
@@ -517,13 +518,6 @@ def predicted_by_area(
     return found
 
 # %% ../nbs/10_contributions.ipynb #3e64a0cb
-def image_fold(
-    image: str, # image id
-    folds: int, # F
-) -> int: # in [0, F)
-    "Fold of an image: a hash of its id."
-    return int(fingerprint(str(image)), 16) % folds
-
 def region_means(
     maps, # yields (image id, (h, w) map)
     regions: Regions, # named regions of these images
@@ -534,7 +528,7 @@ def region_means(
     index = {s: i for i, s in enumerate(regions.semantics)}
     sums = np.zeros((3, len(index), folds))
     for image, values in maps:
-        values, fold = np.asarray(values, float), image_fold(image, folds)
+        values, fold = np.asarray(values, float), fold_of(image, folds)
         names, masks = regions.masks(image, values.shape)
         for name, mask in zip(names, masks):
             outside = ~masks[(masks & mask).any((1, 2))].any(0) if clear else ~mask

@@ -322,7 +322,7 @@ def contributions(self: Analysis) -> pd.DataFrame: # one row per semantic
     alignment = self.dissection()
     def make():
         with whole_file(self.run/'contributions.csv') as part: contribution_table(alignment, top=self.p.top, seed=self.p.seed).to_csv(part, index=False)
-    self.stage('contributions', make, ['contributions.csv'], ('core', 'contributions'), dissection=self.made['dissection'], top=self.p.top, seed=self.p.seed)
+    self.stage('contributions', make, ['contributions.csv'], (*DISSECTED, 'contributions'), dissection=self.made['dissection'], top=self.p.top, seed=self.p.seed)
     return pd.read_csv(self.run/'contributions.csv')
 
 @patch
