@@ -251,13 +251,14 @@ def explain_figure(
     axes['image'].set_title('image, region outlined', fontsize=8); axes['prediction'].set_title('prediction', fontsize=8)
     shown = {f'up{k}': s for k, s in enumerate(named.index[:most])} | {f'down{k}': s for k, s in enumerate(named.index[::-1][:most])}
     moved = {s: (m := maps.sel(semantic=s).values)[1:-1, 1:-1] - m[1:-1, 1:-1].mean() for s in shown.values()}
-    limit = max(np.abs(m).max() for m in moved.values()) or 1
+    limit = max((np.abs(m).max() for m in moved.values()), default=0) or 1
     for k, s in shown.items():
         picture = axes[k].imshow(moved[s], cmap='RdBu_r', vmin=-limit, vmax=limit, extent=(.5, extent[1] - 1, extent[2] - 1, .5))
         axes[k].set_title(f'{label(s)}: {effect[s]:+.2f}', fontsize=8)
     for k, ax in axes.items():
         if k != 'bars': ax.contour(region, [.5], colors='black' if k in shown else 'white', linewidths=1); ax.axis('off')
-    fig.colorbar(picture, ax=[axes[f'up{most - 1}'], axes[f'down{most - 1}']], label='logit, relative to its mean', shrink=.7)
+    if shown: fig.colorbar(picture, ax=[axes[f'up{most - 1}'], axes[f'down{most - 1}']], label='logit, relative to its mean', shrink=.7)
+    else: axes['up0'].set_title('no basis has a name beyond chance', fontsize=8, loc='left')
     bar_chart(axes['bars'], effect, bars, label)
     return fig
 
