@@ -249,7 +249,7 @@ def explain_figure(
     extent = (-.5, logit.shape[1] - .5, logit.shape[0] - .5, -.5)
     axes['image'].imshow(as_rgb(image), extent=extent); axes['prediction'].imshow(predicted, cmap='cividis', extent=extent)
     axes['image'].set_title('image, region outlined', fontsize=8); axes['prediction'].set_title('prediction', fontsize=8)
-    shown = {f'up{k}': s for k, s in enumerate(named.index[:most])} | {f'down{k}': s for k, s in enumerate(named.index[::-1][:most])}
+    shown = {f'up{k}': s for k, s in enumerate(named.index[:most])} | {f'down{k}': s for k, s in enumerate(named.index[most:][::-1][:most])}
     moved = {s: (m := maps.sel(semantic=s).values)[1:-1, 1:-1] - m[1:-1, 1:-1].mean() for s in shown.values()}
     limit = max((np.abs(m).max() for m in moved.values()), default=0) or 1
     for k, s in shown.items():
