@@ -242,7 +242,7 @@ def download(
 ) -> Path: # the folder
     "Fetch a data set; raises `DataError` where something goes wrong or has to be done by hand."
     source, parts = chosen(name, only, sources)
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder).resolve(); folder.mkdir(parents=True, exist_ok=True)
     print(f'{name}: {source.what}\nfrom:  {source.page}\nterms: {source.terms}')
     missing = [p.name for p in parts if not got(p, folder, keep, **options)]
     if missing:
