@@ -637,7 +637,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'saliency_nb.semantics.gqa_regions': ('semantics.html#gqa_regions', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.graph_names': ('semantics.html#graph_names', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.image_index': ('semantics.html#image_index', 'saliency_nb/semantics.py'),
-                                       'saliency_nb.semantics.image_size': ('semantics.html#image_size', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.images_with': ('semantics.html#images_with', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.json_items': ('semantics.html#json_items', 'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.json_layout': ('semantics.html#json_layout', 'saliency_nb/semantics.py'),

@@ -16,11 +16,12 @@ __all__ = ['FEWEST', 'CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_co
 from pathlib import Path
 import numpy as np, pandas as pd, torch, xarray as xr
 from scipy.stats import false_discovery_control, norm, spearmanr, t as student
-from .core import DataError, ParameterError, read_json, rng, whole_file
+from .core import DataError, ParameterError, rng, whole_file
 from .fixations import FixationSet, SaliencyDataset
 from .bases import FactorizedSaliency, basis_saliency, basis_weights, load_checkpoint
 from .semantics import Regions, category
 from .chance import fold_of
+from .dissection import read_dissection
 
 # %% ../nbs/10_contributions.ipynb #d379dfbe
 def semantic_shares(
@@ -617,9 +618,6 @@ def read_authors(
     checkpoint, # ours or theirs, of the same model
 ) -> xr.Dataset: # iou, weight; as from `dissect`, without what the file does not have
     "The authors' dissection result as an alignment; raises `DataError` where the file is not of that kind or belongs to another model."
-    found, w = read_json(result, "a dissection result of the authors'"), basis_weights(load_checkpoint(checkpoint)).numpy()
-    if not isinstance(found, list) or not found or not all(isinstance(b, dict) and all(isinstance(v, (int, float)) for v in b.values()) for b in found): raise DataError(f'{result}: not a list with one dictionary of alignments per basis; give a proto_dessection_result_*.json.')
-    if len(found) != len(w): raise DataError(f'{result}: {len(found)} bases, but {checkpoint} has {len(w)}; give the checkpoint of the model that was dissected.')
-    iou = pd.DataFrame(found).sort_index(axis=1)
-    return xr.Dataset(dict(iou=(('basis', 'semantic'), iou.to_numpy(float)), weight=('basis', w)), dict(basis=range(len(w)), semantic=list(iou), category=('semantic', [category(s) for s in iou])),
-                      dict(note='no intervals and no contrast: the file holds neither counts nor activations'))
+    found, w = read_dissection(result), basis_weights(load_checkpoint(checkpoint)).numpy()
+    if found.sizes['basis'] != len(w): raise DataError(f"{result}: {found.sizes['basis']} bases, but {checkpoint} has {len(w)}; give the checkpoint of the model that was dissected.")
+    return found.assign(weight=('basis', w)).assign_coords(category=('semantic', [category(s) for s in found.semantic.values])).assign_attrs(note='no intervals and no contrast: the file holds neither counts nor activations')

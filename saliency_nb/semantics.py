@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['OSIE_ATTRIBUTES', 'READERS', 'overlap', 'box_coverage', 'mask_coverage', 'covered', 'own_code', 'Regions',
            'image_index', 'unmatched', 'used_images', 'json_items', 'parsed_object', 'Boxes', 'images_with',
-           'BoxRegions', 'box_regions', 'gqa_regions', 'graph_names', 'image_size', 'vg_id', 'vg_regions',
-           'run_lengths', 'segment_rle', 'InstanceRegions', 'segment_numbers', 'PanopticRegions', 'coco_regions',
-           'OsieRegions', 'osie_regions', 'MaskRegions', 'mask_regions', 'json_layout', 'region_layouts',
-           'read_regions', 'enrichment']
+           'BoxRegions', 'box_regions', 'gqa_regions', 'graph_names', 'vg_id', 'vg_regions', 'run_lengths',
+           'segment_rle', 'InstanceRegions', 'segment_numbers', 'PanopticRegions', 'coco_regions', 'OsieRegions',
+           'osie_regions', 'MaskRegions', 'mask_regions', 'json_layout', 'region_layouts', 'read_regions', 'enrichment']
 
 # %% ../nbs/08_semantics.ipynb #85e640ab
 import copy, json, math
@@ -20,7 +19,7 @@ import cv2, ijson, numpy as np, pandas as pd
 from PIL import Image
 from pycocotools import mask as rle
 from .core import DataError, ParameterError, Problems, existing_file, existing_folder, fingerprint, fingerprint_code, fingerprint_files, read_json, whole_file
-from .fixations import IMAGES, FixationSet, OSIE_FRAME, image_files, read_mat
+from .fixations import IMAGES, FixationSet, OSIE_FRAME, image_files, image_size, read_mat
 from .vocabulary import Vocabulary, attribute_name, canonical, category, coco_name, object_name, uncategorised
 
 # %% ../nbs/08_semantics.ipynb #05c51567
@@ -342,12 +341,6 @@ def graph_names(
     return objects, attributes
 
 # %% ../nbs/08_semantics.ipynb #f5b1b538
-def image_size(path) -> tuple: # width, height, px
-    "Size of an image from its header; raises `DataError` where it is no image."
-    try:
-        with Image.open(path) as i: return i.size
-    except Exception: raise DataError(f'{path}: not a readable image; fetch it again.') from None
-
 def vg_id(item) -> str | None: # image id of an entry of Visual Genome
     return str(item['image_id'] if 'image_id' in item else item['id']) if isinstance(item, dict) and {'image_id', 'id'} & item.keys() else None
 
@@ -377,7 +370,7 @@ def vg_regions(
                 objects = item.get('objects')
                 if not isinstance(objects, list): raise DataError(f"{path}: image {image} has no list of objects; it is not in Visual Genome's format.")
                 if not whole: objects = [o | {'attributes': described.get((image, o.get('object_id', o.get('id'))))} if isinstance(o, dict) else o for o in objects]
-                gathered.add(image, sizes.get(image) or image_size(found[image]), objects, path)
+                gathered.add(image, sizes.get(image) or image_size(found[image])[::-1], objects, path)
     used = used_images(annotated, found, ids, path, images, problems)
     if not gathered.images: raise DataError(f'{path}: none of its images can be used, the first because: {problems[0][1]}')
     regions = box_regions(gathered, {i: p for i, p in used.items() if i in gathered.images}, path, min_images, vocabulary, rule)
@@ -516,7 +509,7 @@ def osie_regions(
 class MaskRegions(Regions):
     "Masks as image files; `files` maps an image id to [(name, path)]."
     def coverage(self, image, grid):
-        width, height = image_size(self.images[image]); masks = {}
+        (height, width), masks = image_size(self.images[image]), {}
         for name, path in self.files[image]:
             mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
             if mask is None: raise DataError(f'{path}: not a readable mask; write it again.')
