@@ -10,13 +10,12 @@ __all__ = ['OSIE_ATTRIBUTES', 'READERS', 'overlap', 'box_coverage', 'mask_covera
            'osie_regions', 'MaskRegions', 'mask_regions', 'json_layout', 'region_layouts', 'read_regions', 'enrichment']
 
 # %% ../nbs/08_semantics.ipynb #85e640ab
-import copy, json, math
+import copy, math
 from array import array
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 import cv2, ijson, numpy as np, pandas as pd
-from PIL import Image
 from pycocotools import mask as rle
 from .core import DataError, ParameterError, Problems, existing_file, existing_folder, fingerprint, fingerprint_code, fingerprint_files, read_json, whole_file
 from .fixations import IMAGES, FixationSet, OSIE_FRAME, image_files, image_size, read_mat

@@ -3,7 +3,6 @@
     dissection_job.py OUT BATCH SECONDS [FOLDER [reversed]]
 """
 import sys, time
-from pathlib import Path
 import numpy as np, torch
 import torch.distributed as dist
 from torch import nn

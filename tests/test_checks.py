@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 from saliency_nb import cli
 from saliency_nb.checks import KINDS, check_data
-from saliency_nb.core import DataError, read_json, write_json
+from saliency_nb.core import read_json, write_json
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent

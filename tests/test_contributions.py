@@ -1,6 +1,5 @@
 "Contributions as others will use them: the agreed file format, folds against single images, random names, interrupted studies, and limits on time."
-import json, os, time
-from pathlib import Path
+import json
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from saliency_nb.bases import build_model, export_authors, save_checkpoint
 from saliency_nb.contributions import (agreement, contributions, contrast_differences, controls, coverage_study, explain, fold_draws, generated_population, naming_p_values, over_seeds,

@@ -1,10 +1,10 @@
 "Dissection as it happens to people: several processes, killed and resumed; and on random inputs against plain loops; calibration of its p-values."
-import json, os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch, xarray as xr
 from scipy import ndimage, stats
-from saliency_nb.chance import POINT, habits_of, q_values
-from saliency_nb.core import DataError, rng
+from saliency_nb.chance import habits_of, q_values
+from saliency_nb.core import rng
 from saliency_nb.dissection import Dissection, intersections, packed, results, tail_bits, tail_sums
 from saliency_nb.semantics import Regions
 from saliency_nb.thresholds import LogitHistograms, Zoom

@@ -10,7 +10,7 @@ from scipy.sparse import csc_matrix
 from torch.utils.data import DataLoader
 from saliency_nb.core import DataError, ParameterError, Problems, rng
 from saliency_nb.fixations import (FIXATION_COLUMNS, LAYOUTS, FixationSet, SaliencyDataset, check_images, density, fixation_map, found_fixations, load_map, read_codecharts, read_csv,
-                                   read_fixations, read_mit1003, read_osie, read_pysaliency, read_salicon, read_salicon_json)
+                                   read_fixations, read_mit1003, read_osie, read_pysaliency, read_salicon)
 from saliency_nb.metrics import auc_judd, cc, kld, nss, sim
 
 ROOT = Path(__file__).resolve().parent.parent

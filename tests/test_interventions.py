@@ -5,7 +5,7 @@ from saliency_nb.contributions import basis_contrasts
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
-from saliency_nb.interventions import (adjusted, adjusted_contrasts, basis_maps, bases_of, core_cells, covered_up, edits, intervene, matched_bases, moved_mask, named_objects,
+from saliency_nb.interventions import (adjusted, adjusted_contrasts, basis_maps, bases_of, covered_up, edits, intervene, matched_bases, moved_mask, named_objects,
                                        names_gone, object_design, photograph_effects, predicted_changes, switch_effects, visible)
 from saliency_nb.semantics import BoxRegions, Regions, gqa_regions
 from saliency_nb.thresholds import adaptive_thresholds
