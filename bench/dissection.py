@@ -6,12 +6,12 @@ The published procedure is written by us from its description: pair by pair, thr
 (or the sum, where many images are added), so that what else the machine does counts little. `--images` is the size of the simulated data set: its activations are generated, its
 memory is measured at a seventh and at all of that size, each in a process of its own. Writes bench/dissection.json.
 """
-import argparse, json, platform, resource, subprocess, sys, tempfile, time
+import argparse, json, platform, resource, subprocess, sys, time
 from pathlib import Path
 import numpy as np, torch
 from saliency_nb.bases import build_model, initialise
 from saliency_nb.chance import habits_of
-from saliency_nb.core import rng, versions
+from saliency_nb.core import versions
 import saliency_nb.dissection as dissection
 from saliency_nb.dissection import Dissection, dissect, intersections, packed, results, tail_bits
 from saliency_nb.semantics import Regions, osie_regions
@@ -40,17 +40,17 @@ def pair_loop(z, thresholds, masks):
             result[n, c] = (on * region).sum().item() / ((on + region) > 0).float().sum().item()
     return result
 
-def count(words): return np.bitwise_count(words).sum(-1, dtype=np.int64)
+def count(words): return np.bitwise_count(words).sum(0, dtype=np.uint32)
 
 def numpy_bits(z, thresholds, masks):
-    on, g = packed(z.numpy() > thresholds.numpy()[:, None]), packed(masks.numpy())
-    both = np.stack([count(on & m) for m in g], 1)
+    on, g = packed(z.numpy() > thresholds.numpy()[:, None]).T.copy(), packed(masks.numpy()).T
+    both = np.stack([count(on & m[:, None]) for m in g.T], 1).astype(float)
     return both / (count(on)[:, None] + count(g) - both)
 
 def compiled(z, thresholds, masks):
     on, g = tail_bits(z.numpy(), thresholds.numpy(), -thresholds.numpy())[0], packed(masks.numpy())
-    both = intersections(on, g).T
-    return both / (count(on)[:, None] + count(g) - both)
+    both = intersections(on, g).T.astype(float)
+    return both / (count(on.T)[:, None] + count(g.T) - both)
 
 class Simulated(Regions):
     "Boxes of about 25 of many semantics per image, made from the image's number."
