@@ -259,13 +259,13 @@ def dissect(
     if not len(habits.present): raise DataError('no probe image has a region on the grid of the bases; give regions that belong to the images, or lower min_images.')
     key = dict(model=model_fingerprint(model), regions=regions_fingerprint(habits), thresholds=fingerprint(upper.tolist(), lower.tolist()), size=list(size), folds=folds)
     total = Dissection(habits, len(upper), readout_kernels(model).float())
-    store = total.store = BitStore(bits, grid, thresholds, key) if bits else None
+    store = total.store = BitStore(bits, grid, thresholds, len(habits.masks), key) if bits else None
     def add(items):
         z = model.basis_logits(torch.stack([x for x, *_ in items]).to(device).contiguous(memory_format=torch.channels_last)).float()
         for (_, i, names, masks), logits in zip(items, z):
             found = total.add_logits(i, names, masks, logits.contiguous(), upper, lower)
             if store: store.add(habits.masks.ids[i], found if found is not None else tail_bits(*(v.cpu().numpy() for v in (logits.flatten(1), upper, lower))))
-    accumulate(total, Probe(habits.masks, size), add, batch, list, folder, fingerprint(key), every)
+    accumulate(total, Probe(habits.masks, size), add, batch, list, folder, fingerprint(key, bool(bits)), every)
     if store: store.flush()
     return with_model(results(total, min_images), model, thresholds, key, {str(i) for i in trained} & {str(i) for i in regions.ids})
 
@@ -285,8 +285,8 @@ def with_model(found, model, thresholds, key, seen) -> xr.Dataset:
 # %% ../nbs/09_dissection.ipynb #47f8a89f
 class BitStore:
     "Active places of both tails on disk, in chunks of images."
-    def __init__(self, folder, grid, thresholds, key):
-        self.folder, self.head, self.pending = Path(folder), dict(grid=[int(g) for g in grid], n=len(thresholds), quantile=float(thresholds.attrs.get('quantile', np.nan)), key=key), {}
+    def __init__(self, folder, grid, thresholds, images, key):
+        self.folder, self.head, self.pending = Path(folder), dict(grid=[int(g) for g in grid], n=len(thresholds), images=images, quantile=float(thresholds.attrs.get('quantile', np.nan)), key=key), {}
         self.folder.mkdir(parents=True, exist_ok=True)
         for f in self.folder.glob('*.json'): # bits of another model or of other thresholds must not be mixed with these
             if read_json(f, 'the index of a chunk of bits')['key'] != json.loads(json.dumps(key)): raise DataError(f'{f}: holds bits of another model, of other images or thresholds; remove the folder, or give another.')
@@ -303,13 +303,14 @@ def stored_bits(
     folder, # written by `dissect(..., bits=folder)`
     check: bool = True, # compare the hash of every chunk
 ) -> tuple[dict, dict]: # what all chunks have in common; image id -> (2, N, words), read from disk when it is used
-    "Open the bits; raises `DataError` where there are none or a chunk is damaged."
+    "Open the bits; raises `DataError` where there are none, a chunk is damaged, or not all images are there yet."
     found, head = {}, None
     for f in sorted(Path(folder).glob('bits_*.json')):
         head, values = read_json(f, 'the index of a chunk of bits'), np.load(f.with_suffix('.npy'), mmap_mode='r')
         if check and hashlib.sha256(values.tobytes()).hexdigest() != head['sha256']: raise DataError(f"{f.with_suffix('.npy')}: is damaged; remove it with its .json, and dissect again.")
         found |= dict(zip(head['ids'], values))
     if head is None: raise DataError(f'{folder}: holds no bits; make them with `dissect(..., bits=...)`.')
+    if len(found) < head['images']: raise DataError(f"{folder}: holds the bits of {len(found)} of {head['images']} images, the dissection was interrupted; start it again with the same folders, it goes on.")
     return head, found
 
 def state_with_bits(self): # chunks are written before the sums that count their images

@@ -1,8 +1,9 @@
-"""A small dissection, to be started as a process of its own by test_dissection.py, or in several by torchrun:
+"""A small dissection, to be started as a process of its own by test_dissection.py, or in several by torchrun; with FOLDER it keeps its sums there, and the bits:
 
     dissection_job.py OUT BATCH SECONDS [FOLDER [reversed]]
 """
 import sys, time
+from pathlib import Path
 import numpy as np, torch
 import torch.distributed as dist
 from torch import nn
@@ -38,7 +39,7 @@ def work(out, batch, seconds, folder=None, order=''):
     dissection.read_image = read
     torch.manual_seed(0); model = FactorizedSaliency(Blobs(), n_bases=12)
     thresholds = adaptive_thresholds(model, torch.stack([image(i) for i in Noise().ids]), batch=batch)
-    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, folder=folder, every=2)
+    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, folder=folder, every=2, bits=folder and Path(folder)/'bits')
     if process()[0] == 0: found.sortby('image').to_netcdf(out, engine='h5netcdf', encoding={k: dict(zlib=False) for k in found.data_vars})
 
 if __name__ == '__main__':

@@ -3,9 +3,10 @@ import os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch, xarray as xr
 from scipy import ndimage, stats
+from dissection_job import Noise
 from saliency_nb.chance import habits_of, q_values
-from saliency_nb.core import rng
-from saliency_nb.dissection import Dissection, intersections, packed, results, tail_bits, tail_sums
+from saliency_nb.core import DataError, rng
+from saliency_nb.dissection import Dissection, dissect_bits, intersections, packed, results, tail_bits, tail_sums
 from saliency_nb.semantics import Regions
 from saliency_nb.thresholds import LogitHistograms, Zoom
 
@@ -45,6 +46,10 @@ def test_killed_and_resumed_by_others(tmp_path, one):
     started.send_signal(signal.SIGKILL); started.wait()
     assert 20 <= done() < 61 and not (tmp_path/'killed.nc').exists()
     job(tmp_path/'resumed.nc', 5, 0, folder, processes=2); assert done() == 61; same(tmp_path/'resumed.nc', one) # by two processes, although one had begun
+    from_bits = dissect_bits(folder/'bits', Noise())
+    for k in from_bits.data_vars: assert np.array_equal(from_bits[k], one[k], equal_nan=True), k
+    next((folder/'bits').glob('*.json')).unlink()
+    with pytest.raises(DataError, match='of 61 images'): dissect_bits(folder/'bits', Noise())
 
 def test_any_order(tmp_path, one):
     job(tmp_path/'reversed.nc', 7, 0, tmp_path/'sums', 'reversed'); same(tmp_path/'reversed.nc', one)
