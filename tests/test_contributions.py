@@ -2,8 +2,9 @@
 import json
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from saliency_nb.bases import build_model, export_authors, save_checkpoint
+from saliency_nb.chance import q_values
 from saliency_nb.contributions import (agreement, contributions, contrast_differences, controls, coverage_study, explain, fold_draws, generated_population, naming_p_values, over_seeds,
-                                       permuted_orders, q_values, read_authors, replicated_contributions, routes, sampled, semantic_shares, split_contributions, standardised)
+                                       permuted_orders, read_authors, replicated_contributions, routes, sampled, semantic_shares, split_contributions, standardised)
 from saliency_nb.core import DataError, ParameterError, rng
 
 @pytest.fixture(scope='module')

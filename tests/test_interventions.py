@@ -1,12 +1,12 @@
 "Interventions and adjusted contrasts on cases whose answer is known."
 import cv2, numpy as np, pandas as pd, pytest, torch
+from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, basis_maps, named_objects, object_design, solved
 from saliency_nb.bases import build_model
 from saliency_nb.contributions import basis_contrasts
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
-from saliency_nb.interventions import (adjusted, adjusted_contrasts, basis_maps, bases_of, covered_up, edits, intervene, matched_bases, moved_mask, named_objects,
-                                       names_gone, object_design, photograph_effects, predicted_changes, switch_effects, visible)
+from saliency_nb.interventions import bases_of, covered_up, edits, intervene, matched_bases, moved_mask, names_gone, photograph_effects, predicted_changes, switch_effects, visible
 from saliency_nb.semantics import BoxRegions, Regions, gqa_regions
 from saliency_nb.thresholds import adaptive_thresholds
 from saliency_nb.world import log_density, make_world, render, sample_scene, scene_masks
@@ -58,6 +58,29 @@ def test_bases_sum_and_order_does_not_matter():
     by_basis, summed = adjusted(maps.items(), regions), adjusted(((i, m.sum(0, keepdims=True)) for i, m in maps.items()), regions)
     backwards = adjusted(reversed(list(maps.items())), regions)
     assert np.allclose(by_basis.adjusted.sum('basis'), summed.adjusted[0]) and np.allclose(by_basis.adjusted, backwards.adjusted)
+
+def test_influence_is_what_leaving_an_image_out_does():
+    "The jackknife without fitting again, against fitting again."
+    regions, g = Drawn(30), rng(0, 'noise')
+    maps = {i: drawn_map(regions, i) + g.normal(0, .5, (1, *GRID)) for i in regions.ids}
+    whole, total = adjusted(maps.items(), regions), Adjustment(regions, 1)
+    for i, m in maps.items(): total.add(i, m)
+    scale = np.trace(total.left[:4, :4]) / 4 # the ridge is relative to it: kept as it was
+    for left_out in regions.ids[:5]:
+        some = Adjustment(regions, 1)
+        for i, m in maps.items():
+            if i != left_out: some.add(i, m)
+        again = solved(some, ridge=1e-3 * scale / (np.trace(some.left[:4, :4]) / 4)); one = Adjustment(regions, 1); one.rows = [r for r in total.rows if r[0] == left_out]
+        for k in ('left', 'right', 'count'): setattr(one, k, getattr(total, k))
+        change = solved(one, folds=1).influence[:, 0].to_series()
+        assert np.allclose(whole.effect.to_series() - change, again.effect.to_series(), atol=1e-9)
+
+def test_sums_of_parts_are_the_whole():
+    regions, g = Drawn(), rng(0, 'parts')
+    maps, halves = {i: drawn_map(regions, i) + g.normal(size=(1, *GRID)) for i in regions.ids}, [Adjustment(regions, 1) for _ in range(2)]
+    for k, (i, m) in enumerate(maps.items()): halves[k % 2].add(i, m)
+    merged, whole = solved(Adjustment(regions, 1).merge(halves[0].state()).merge(halves[1].state())), adjusted(maps.items(), regions)
+    for k in whole.data_vars: assert np.allclose(merged[k], whole[k], equal_nan=True), k
 
 def test_objects_partition_the_grid_and_the_smaller_box_is_in_front():
     regions = BoxRegions({'a': None}, ['face', 'sky', 'smiling'], [])
