@@ -27,14 +27,14 @@ models: $(READY)
 	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
 
 test: $(READY)
-	pytest
+	pytest -n 2 --dist worksteal
 
 # before a commit: package, notebooks and README in step, then everything tested (the tests check the README too)
 prepare: $(READY)
 	nbdev-export
 	nbdev-clean
 	$(MAKE) readme
-	pytest
+	$(MAKE) test
 
 # execute every chapter in place, in order, so that the outputs readers see are those of today's code
 notebooks: $(READY)
