@@ -38,14 +38,15 @@ def save_figure(
 
 # %% ../nbs/11_figures.ipynb #89b1757f
 PANELS = dict(contrast=('low', 'high', 'q_value', 'contrast C: mean logit inside minus outside', 'what the model does on it'),
+              adjusted=('adjusted_low', 'adjusted_high', 'adjusted_q', 'adjusted contrast: part of the logit', 'what the name adds by itself'),
               contribution=('contribution_low', 'contribution_high', 'contribution_q', "contribution I: share of the readout", "what the readout's weights are named"))
 
 def contribution_figure(
     table: pd.DataFrame, # from `contributions`
     most: int = 30, # semantics shown: those with the largest absolute value
-) -> Figure: # a panel for each of the two statistics that the table has
-    "Exact contrast and published contribution as dots with 95% intervals over images, coloured by category, filled where q < 0.05."
-    columns = [c for c in PANELS if table[c].notna().any()]
+) -> Figure: # a panel for each of the three statistics that the table has
+    "Exact contrast, adjusted contrast and published contribution as dots with 95% intervals over images, coloured by category, filled where q < 0.05."
+    columns = [c for c in PANELS if c in table and table[c].notna().any()]
     t = table.loc[table[columns[0]].abs().nlargest(most).index].sort_values(columns[0])
     fig, axes = plt.subplots(1, len(columns), figsize=(2 + 3.5 * len(columns), 1.4 + .24 * len(t)), sharey=True, layout='constrained', squeeze=False)
     for ax, c in zip(axes[0], columns):
@@ -137,12 +138,14 @@ def truth_figure(
     table: pd.DataFrame, # from `contributions`
     truth: pd.Series, # index: semantic
     name: str = 'planted weight', # of the truth, for the axis
-) -> Figure: # two panels
-    "Contrast and contribution against a known ranking, with their Spearman correlations."
+) -> Figure: # a panel for each of the three statistics that the table has
+    "Contrast, adjusted contrast and contribution against a known ranking, with their Spearman correlations."
     t = table.assign(truth=table.semantic.map(truth)).dropna(subset=['truth'])
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout='constrained')
-    for ax, column, label in zip(axes, ('contrast', 'contribution'), ('contrast C', 'contribution I (published)')):
-        if column == 'contrast': ax.errorbar(t.truth, t.contrast, yerr=np.clip([t.contrast - t.low, t.high - t.contrast], 0, None), fmt='none', ecolor='grey', lw=1)
+    labels = {k: v for k, v in dict(contrast='contrast C', adjusted='adjusted contrast', contribution='contribution I (published)').items() if k in t and t[k].notna().any()}
+    fig, axes = plt.subplots(1, len(labels), figsize=(4.5 * len(labels), 3.8), layout='constrained', squeeze=False)
+    for ax, (column, label) in zip(axes[0], labels.items()):
+        low, high = PANELS[column][:2]
+        if column != 'contribution': ax.errorbar(t.truth, t[column], yerr=np.clip([t[column] - t[low], t[high] - t[column]], 0, None), fmt='none', ecolor='grey', lw=1)
         ax.scatter(t.truth, t[column], c=[CATEGORY_COLORS[c] for c in t.category], edgecolor='black', lw=.5, zorder=3)
         name_points(ax, t.truth.to_numpy(), t[column].to_numpy(), t.semantic)
         ax.axhline(0, color='black', lw=.6); ax.set(xlabel=name, ylabel=label, title=f'Spearman {spearmanr(t.truth, t[column]).statistic:.2f}, {len(t)} semantics')
