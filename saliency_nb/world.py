@@ -31,9 +31,10 @@ WEIGHTS = dict(smiling=1.8, text=1.5, face=1.2, dog=1.0, red=.8, ball=.6, car=.4
 def random_weights(
     seed: int, # of the draw
 ) -> dict: # semantic -> weight
-    "Another world's weights: normal, standard deviation 1, a quarter of them zero; an attribute's sign is that of its carrier."
-    g = rng(seed, 'weights')
-    drawn = {s: round(float(w), 2) for s, w in zip(WEIGHTS, g.normal(0, 1, len(WEIGHTS)) * (g.random(len(WEIGHTS)) > .25))}
+    "Another world's weights: normal, standard deviation 1; those of objects have mean zero, because a density has no level; an attribute's sign is that of its carrier."
+    drawn = dict(zip(WEIGHTS, rng(seed, 'weights').normal(0, 1, len(WEIGHTS))))
+    level = np.mean([drawn[s] for s in STUFF + THINGS])
+    drawn = {s: round(float(w - level * (s in STUFF + THINGS)), 2) for s, w in drawn.items()}
     for carrier, attribute in (('sky', 'cloudy'), ('face', 'smiling')): drawn[attribute] = abs(drawn[attribute]) * (1. if drawn[carrier] >= 0 else -1.)
     return drawn
 
