@@ -127,7 +127,9 @@ def control_figure(
     ax.hlines(y, t.low, t.high, color='#4D4D4D', lw=1.4)
     for full in (True, False): ax.plot(t[column][safe == full], y[safe == full], 'o', color='#D55E00' if full else 'white', mec='#D55E00', mew=1.5, ms=7, label='beats all controls' if full else 'does not beat all', zorder=3)
     for (color, marker), k in zip(CONTROL_STYLES, t.columns[3:-1]): ax.plot(t[k], y, marker, color=color, ms=5, alpha=.85, label=k, ls='')
-    ax.set_yticks(y, [s if ok else f'{s} [{why}]' for s, ok, why in zip(t.index, safe, t.not_beaten)])
+    every = len(t.columns[3:-1]) - (column == 'contrast') # the contrast uses no names
+    why = ['all' if w.count(', ') + 1 == every else w for w in t.not_beaten]
+    ax.set_yticks(y, [s if ok else f'{s} [{w}]' for s, ok, w in zip(t.index, safe, why)])
     ax.axvline(0, color='black', lw=.8); ax.grid(axis='x', alpha=.3); ax.spines[['top', 'right']].set_visible(False)
     ax.set(xlabel=f"{column} (standard deviations of each model's own)", ylabel='semantic [controls not beaten]'); fig.legend(loc='outside upper center', ncols=4, frameon=False)
     return fig
@@ -235,7 +237,7 @@ def explain_figure(
     image: torch.Tensor, # (3, H, W), normalised
     maps: xr.DataArray, # from `explain`, of this image
     region: np.ndarray | None = None, # (h, w) bool on the grid of the bases; None: the most salient twentieth
-    most: int = 3, # maps on either side
+    most: int = 3, # maps in each of two rows: those that move the region most
     bars: int = 6, # bars on either side
 ) -> Figure: # image, prediction, maps that raise and lower, and a bar chart
     "What raises and what lowers a region of one image, as maps and as bars that sum to the region's contrast."
@@ -243,10 +245,10 @@ def explain_figure(
     if region is None: region = np.zeros(logit.shape, bool); inner = logit[1:-1, 1:-1]; region[1:-1, 1:-1] = inner > np.quantile(inner, .95)
     effect = raised(maps, region); named = effect.drop('remainder')
     label = lambda s: s + ('*' if s != 'remainder' and str(maps.status.sel(semantic=s).values) == NAMED else '')
-    parts = dict(up=named[named > 0].index[:most], down=named[named < 0].index[::-1][:most])
-    shown = {f'{side}{k}': s for side, names in parts.items() for k, s in enumerate(names)}; width = max(map(len, parts.values()))
+    strongest = [s for s in named.index if s in named.abs().nlargest(2 * most).index]; width = (len(strongest) + 1) // 2
+    shown = {f'map{k}': s for k, s in enumerate(strongest)}
     fig = plt.figure(figsize=(5.3 + 1.9 * width, 4.6), layout='constrained')
-    axes = fig.subplot_mosaic([['image', *(f'up{k}' for k in range(width)), 'bars', 'bars'], ['prediction', *(f'down{k}' for k in range(width)), 'bars', 'bars']])
+    axes = fig.subplot_mosaic([['image', *(f'map{k}' for k in range(width)), 'bars', 'bars'], ['prediction', *(f'map{k}' for k in range(width, 2 * width)), 'bars', 'bars']])
     with torch.no_grad(): predicted = model.eval()(image[None].to(model.bases.weight.device))[0].cpu()
     extent = (-.5, logit.shape[1] - .5, logit.shape[0] - .5, -.5)
     axes['image'].imshow(as_rgb(image), extent=extent); axes['prediction'].imshow(predicted, cmap='cividis', extent=extent)
@@ -259,7 +261,7 @@ def explain_figure(
     for k, ax in axes.items():
         if k in ('image', 'prediction', *shown): ax.contour(region, [.5], colors='black' if k in shown else 'white', linewidths=1)
         if k != 'bars': ax.axis('off')
-    if shown: fig.colorbar(picture, ax=[axes[f'{side}{width - 1}'] for side in parts], label='logit, relative to its mean', shrink=.7)
+    if shown: fig.colorbar(picture, ax=[axes[f'map{width - 1}'], axes[f'map{2 * width - 1}']], label='logit, relative to its mean', shrink=.7)
     else: fig.suptitle('no basis has a name beyond chance', fontsize=8)
     bar_chart(axes['bars'], effect, bars, label)
     return fig
