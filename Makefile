@@ -12,12 +12,12 @@ export PATH := $(BIN):$(PATH)
 run: $(READY)
 	saliency-nb world data/world
 	saliency-nb run --model dinet --data data/world --out runs/world --height 240 --width 320 --features 64 --n-bases 64 \
-	  --epochs 10 --lr 0.0005 --lr-every 7 --epochs2 4 --lr2 0.0005
+	  --epochs 10 --lr 0.0005 --lr-every 7 --epochs2 4 --lr2 0.0005 --shuffled true
 
 # the first real result: OSIE eye tracking and an ImageNet backbone, neither of which is part of this repository (data/README.md)
 osie: $(READY)
 	saliency-nb run --model dinet --data $(OSIE) --weights $(WEIGHTS) --out runs/osie --height 240 --width 320 --features 128 --n-bases 128 \
-	  --epochs 6 --lr 0.0001 --lr-every 4 --epochs2 4 --lr2 0.001
+	  --epochs 6 --lr 0.0001 --lr-every 4 --epochs2 4 --lr2 0.001 --shuffled true
 	mkdir -p bench/osie && cp runs/osie/summary.json runs/osie/contributions.csv bench/osie
 
 # the three published hosts, light, on OSIE, side by side

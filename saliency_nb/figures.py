@@ -126,9 +126,11 @@ def control_figure(
     fig, ax = plt.subplots(figsize=(8, 1.6 + .25 * len(t)), layout='constrained')
     y, safe = np.arange(len(t)), (t.not_beaten == '').to_numpy()
     ax.hlines(y, t.low, t.high, color='#4D4D4D', lw=1.4)
-    for full in (True, False): ax.plot(t[column][safe == full], y[safe == full], 'o', color='#D55E00' if full else 'white', mec='#D55E00', mew=1.5, ms=7, label='beats all controls' if full else 'does not', zorder=3)
+    for full in (True, False): ax.plot(t[column][safe == full], y[safe == full], 'o', color='#D55E00' if full else 'white', mec='#D55E00', mew=1.5, ms=7, label='beats all controls' if full else 'does not beat all', zorder=3)
     for (color, marker), k in zip(CONTROL_STYLES, t.columns[3:-1]): ax.plot(t[k], y, marker, color=color, ms=5, alpha=.85, label=k, ls='')
-    ax.set_yticks(y, [s if ok else f'{s} [{why}]' for s, ok, why in zip(t.index, safe, t.not_beaten)])
+    every = len(t.columns[3:-1]) - (column == 'contrast') # the contrast uses no names
+    why = ['all' if w.count(', ') + 1 == every else w for w in t.not_beaten]
+    ax.set_yticks(y, [s if ok else f'{s} [{w}]' for s, ok, w in zip(t.index, safe, why)])
     ax.axvline(0, color='black', lw=.8); ax.grid(axis='x', alpha=.3); ax.spines[['top', 'right']].set_visible(False)
     ax.set(xlabel=f"{column} (standard deviations of each model's own)", ylabel='semantic [controls not beaten]'); fig.legend(loc='outside upper center', ncols=4, frameon=False)
     return fig
@@ -217,12 +219,12 @@ def image_figure(
     bases: int = 5, # shown
 ) -> Figure: # 2 x 4 panels
     "An image, its density, the prediction, and the bases that move the prediction most."
-    z = model.eval().basis_logits(image[None])
-    parts = basis_saliency(model, torch.sigmoid(z))[0][:, 1:-1, 1:-1]
+    z = model.eval().basis_logits((x := image[None].to(model.bases.weight.device)))
+    parts, z, predicted = basis_saliency(model, torch.sigmoid(z))[0][:, 1:-1, 1:-1].cpu(), z.cpu(), model(x)[0].cpu()
     moved = parts - parts.mean((1, 2), keepdim=True)
     strongest = moved.flatten(1).std(1).argsort(descending=True)[:bases].tolist()
     fig, axes = plt.subplots(2, 4, figsize=(9, 4), layout='constrained')
-    for ax, m, title in zip(axes.flat, (as_rgb(image), density, model(image[None])[0]), ('image', 'people', 'prediction')): ax.imshow(m, cmap='cividis'); ax.set_title(title, fontsize=8)
+    for ax, m, title in zip(axes.flat, (as_rgb(image), density, predicted), ('image', 'people', 'prediction')): ax.imshow(m, cmap='cividis'); ax.set_title(title, fontsize=8)
     limit = float(moved[strongest].abs().max())
     for ax, n in zip(axes.flat[3:], strongest):
         shown = ax.imshow(moved[n], cmap='RdBu_r', vmin=-limit, vmax=limit)
@@ -238,7 +240,7 @@ def explain_figure(
     image: torch.Tensor, # (3, H, W), normalised
     maps: xr.DataArray, # from `explain`, of this image
     region: np.ndarray | None = None, # (h, w) bool on the grid of the bases; None: the most salient twentieth
-    most: int = 3, # maps on either side
+    most: int = 3, # maps in each of two rows: those that move the region most
     bars: int = 6, # bars on either side
 ) -> Figure: # image, prediction, maps that raise and lower, and a bar chart
     "What raises and what lowers a region of one image, as maps and as bars that sum to the region's contrast."
@@ -246,22 +248,24 @@ def explain_figure(
     if region is None: region = np.zeros(logit.shape, bool); inner = logit[1:-1, 1:-1]; region[1:-1, 1:-1] = inner > np.quantile(inner, .95)
     effect = raised(maps, region); named = effect.drop('remainder')
     label = lambda s: s + ('*' if s != 'remainder' and str(maps.status.sel(semantic=s).values) == NAMED else '')
-    fig = plt.figure(figsize=(11, 4.6), layout='constrained')
-    axes = fig.subplot_mosaic([['image', *(f'up{k}' for k in range(most)), 'bars', 'bars'], ['prediction', *(f'down{k}' for k in range(most)), 'bars', 'bars']])
+    strongest = [s for s in named.index if s in named.abs().nlargest(2 * most).index]; width = (len(strongest) + 1) // 2
+    shown = {f'map{k}': s for k, s in enumerate(strongest)}
+    fig = plt.figure(figsize=(5.3 + 1.9 * width, 4.6), layout='constrained')
+    axes = fig.subplot_mosaic([['image', *(f'map{k}' for k in range(width)), 'bars', 'bars'], ['prediction', *(f'map{k}' for k in range(width, 2 * width)), 'bars', 'bars']])
     with torch.no_grad(): predicted = model.eval()(image[None].to(model.bases.weight.device))[0].cpu()
     extent = (-.5, logit.shape[1] - .5, logit.shape[0] - .5, -.5)
     axes['image'].imshow(as_rgb(image), extent=extent); axes['prediction'].imshow(predicted, cmap='cividis', extent=extent)
     axes['image'].set_title('image, region outlined', fontsize=8); axes['prediction'].set_title('prediction', fontsize=8)
-    shown = {f'up{k}': s for k, s in enumerate(named.index[:most])} | {f'down{k}': s for k, s in enumerate(named.index[most:][::-1][:most])}
     moved = {s: (m := maps.sel(semantic=s).values)[1:-1, 1:-1] - m[1:-1, 1:-1].mean() for s in shown.values()}
     limit = max((np.abs(m).max() for m in moved.values()), default=0) or 1
     for k, s in shown.items():
         picture = axes[k].imshow(moved[s], cmap='RdBu_r', vmin=-limit, vmax=limit, extent=(.5, extent[1] - 1, extent[2] - 1, .5))
         axes[k].set_title(f'{label(s)}: {effect[s]:+.2f}', fontsize=8)
     for k, ax in axes.items():
-        if k != 'bars': ax.contour(region, [.5], colors='black' if k in shown else 'white', linewidths=1); ax.axis('off')
-    if shown: fig.colorbar(picture, ax=[axes[f'up{most - 1}'], axes[f'down{most - 1}']], label='logit, relative to its mean', shrink=.7)
-    else: axes['up0'].set_title('no basis has a name beyond chance', fontsize=8, loc='left')
+        if k in ('image', 'prediction', *shown): ax.contour(region, [.5], colors='black' if k in shown else 'white', linewidths=1)
+        if k != 'bars': ax.axis('off')
+    if shown: fig.colorbar(picture, ax=[axes[f'map{width - 1}'], axes[f'map{2 * width - 1}']], label='logit, relative to its mean', shrink=.7)
+    else: fig.suptitle('no basis has a name beyond chance', fontsize=8)
     bar_chart(axes['bars'], effect, bars, label)
     return fig
 
@@ -274,7 +278,7 @@ def bar_chart(ax, effect, bars, label):
     values |= {'bases without a name': effect['remainder'], 'sum: contrast of the logit': effect.sum()}
     y = -np.arange(len(values)); v = np.array(list(values.values()))
     ax.barh(y, v, color=[*np.where(v[:-1] > 0, '#D55E00', '#0072B2'), '#7F7F7F'], edgecolor='black', lw=.4)
-    ax.set_yticks(y, list(values), fontsize=8); ax.yaxis.tick_right(); ax.axvline(0, color='black', lw=.8); ax.spines[['top', 'left']].set_visible(False)
+    ax.set_yticks(y, list(values), fontsize=8); ax.set_ylim(-max(len(y), 8) + .4, .6); ax.yaxis.tick_right(); ax.axvline(0, color='black', lw=.8); ax.spines[['top', 'left']].set_visible(False)
     ax.set_title('region minus rest of the image', fontsize=8); ax.set_xlabel('logit\n* named by alignment, not detected in this image', fontsize=8)
 
 # %% ../nbs/11_figures.ipynb #13d317e7

@@ -4,30 +4,30 @@
 
 # %% auto #0
 __all__ = ['CHAPTERS', 'DISSECTED', 'RunFolder', 'RunData', 'open_data', 'opened_splits', 'scored_regions', 'noted', 'gathered',
-           'Analysis', 'chosen_device', 'host_options', 'published', 'epoch_numbers', 'analysis_path',
+           'Analysis', 'chosen_device', 'host_options', 'published', 'epoch_numbers', 'exchanged', 'analysis_path',
            'analysis_parameters', 'checked_parameters', 'execute', 'html_report', 'run']
 
 # %% ../nbs/12_runs.ipynb #e8a24e43
-import ast, inspect, os, shutil, sys, time
-from dataclasses import dataclass
+import ast, filecmp, inspect, os, shutil, sys, time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
-import nbformat, pandas as pd, papermill as pm, torch, xarray as xr
+import nbformat, numpy as np, pandas as pd, papermill as pm, torch, xarray as xr
 from fastcore.basics import patch
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from . import core
 from .core import (CheckpointError, DataError, ParameterError, Problems, SaliencyError, derived_seed, existing_file, existing_folder, fingerprint, fingerprint_code, fingerprint_files,
-                              read_json, versions, whole_file, write_json)
+                              read_json, rng, versions, whole_file, write_json)
 from .fixations import FixationSet, SaliencyDataset, check_images, read_fixations, split_ids
 from .hosts import HOSTS, build_host
-from .bases import SaliencyModel, build_model, initialise, load_checkpoint, save_checkpoint
+from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
 from .training import NAMES, evaluate, other_images, preloaded, train, with_activations
 from .thresholds import adaptive_thresholds, realised_shares
 from .semantics import Regions, enrichment, read_regions, region_layouts
 from .dissection import dissect
-from .contributions import agreement, contributions as contribution_table
+from .contributions import contributions as contribution_table, over_weighting, people_maps, predicted_maps, region_means
 
 # %% ../nbs/12_runs.ipynb #b228ee08
 class RunFolder:
@@ -169,6 +169,7 @@ class Analysis:
                                 (not 1 <= p.batch <= n, f'batch = {p.batch}: choose between 1 and the number of training images, {n}.'),
                                 (self.found.regions and not 1 <= p.top <= len(self.found.regions.semantics), f'top = {p.top}: choose between 1 and the number of semantics, {self.found.regions and len(self.found.regions.semantics)}.')):
             if wrong: raise ParameterError(sentence)
+        if p.shuffled: self.check_shuffled()
 
     def stage(self, name, make, files, modules, **inputs) -> str: # fingerprint
         "Make a stage once."
@@ -180,10 +181,13 @@ class Analysis:
         if name not in self.memory: self.memory[name] = preloaded(self.sets[name])
         return self.memory[name]
 
-    def untrained(self, **shape) -> SaliencyModel:
+    def untrained(self,
+        shape: dict | None = None, # host, n_bases and options of the host; None: those of the parameters
+        **more, # e.g. phase
+    ) -> SaliencyModel:
         "The model before any training."
         torch.manual_seed(derived_seed(self.p.seed, 'model'))
-        return initialise(build_model(**self.shape | shape), torch.stack([self.sets['train'][i]['image'] for i in range(min(20, len(self.sets['train'])))]))
+        return initialise(build_model(**shape or self.shape, **more), torch.stack([self.sets['train'][i]['image'] for i in range(min(20, len(self.sets['train'])))]))
 
     def trainer(self, **more): # arguments common to all trainings
         p = self.p
@@ -230,14 +234,27 @@ DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'semantics', 'chance', 'disse
 @patch
 def phase1(self: Analysis) -> str: # fingerprint
     "phase1/best.safetensors and metrics.csv, or the given checkpoint."
-    p, files = self.p, ['phase1/best.safetensors']
-    if p.checkpoint: return self.stage('phase1', self.adopt, files, CHAPTERS, checkpoint=fingerprint_files([existing_file(p.checkpoint, 'a checkpoint')]))
-    def make(): train(self.untrained(), self.loaded('train'), self.loaded('select'), self.run/'phase1', p.epochs, data=self.data, lr=p.lr, **self.trainer(precision=p.precision))
-    return self.stage('phase1', make, [*files, 'phase1/metrics.csv'], CHAPTERS, data=self.data, shape=self.shape, size=self.size, epochs=p.epochs, lr=p.lr, precision=p.precision, **self.common())
+    given = self.p.checkpoint
+    if given: return self.stage('phase1', self.adopt, ['phase1/best.safetensors'], CHAPTERS, checkpoint=fingerprint_files([existing_file(given, 'a checkpoint')]))
+    return self.first_training('phase1')
 
 @patch
-def common(self: Analysis) -> dict: # inputs of both trainings
-    "Parameters that change the result of a training."
+def first_training(self: Analysis,
+    name: str, # of the stage, and of its folder
+    others: tuple = (), # fixations to learn from and to choose the epoch by; empty: those of the data set
+    **shape, # of the model, where it differs
+) -> str: # fingerprint
+    "best.safetensors and metrics.csv of a training like that of phase 1."
+    p, data = self.p, fingerprint(*(s.fingerprint() for s in others)) if others else self.data
+    def say(line): print(f'{name}, {line}' if others else line)
+    def make():
+        items = [preloaded(SaliencyDataset(s, self.size)) for s in others] or [self.loaded(n) for n in ('train', 'select')]
+        train(self.untrained(**shape), *items, self.run/name, p.epochs, data=data, lr=p.lr, say=say, **self.trainer(precision=p.precision))
+    return self.stage(name, make, [f'{name}/best.safetensors', f'{name}/metrics.csv'], CHAPTERS, data=data, shape=self.shape, size=self.size, epochs=p.epochs, lr=p.lr, precision=p.precision, **self.common())
+
+@patch
+def common(self: Analysis) -> dict: # inputs of all trainings
+    "Parameters that change the result of any training."
     return {k: getattr(self.p, k) for k in ('batch', 'seed', 'lr_every', 'clip', 'accumulate', 'patience', 'keep', 'compile', 'devices', 'nodes')}
 
 @patch
@@ -263,9 +280,7 @@ def phase2(self: Analysis) -> str: # fingerprint
 @patch
 def original(self: Analysis) -> str: # fingerprint
     "original/best.safetensors and metrics.csv: the model without bases, trained as phase 1 is."
-    p = self.p
-    def make(): train(self.untrained(phase=0), self.loaded('train'), self.loaded('select'), self.run/'original', p.epochs, data=self.data, lr=p.lr, **self.trainer(precision=p.precision))
-    return self.stage('original', make, ['original/best.safetensors', 'original/metrics.csv'], CHAPTERS, data=self.data, shape=self.shape, size=self.size, epochs=p.epochs, lr=p.lr, precision=p.precision, **self.common())
+    return self.first_training('original', phase=0)
 
 @patch
 def models(self: Analysis) -> dict: # name -> model, on the device
@@ -325,17 +340,78 @@ def contributions(self: Analysis) -> pd.DataFrame: # one row per semantic
     self.stage('contributions', make, ['contributions.csv'], (*DISSECTED, 'contributions'), dissection=self.made['dissection'], top=self.p.top, seed=self.p.seed)
     return pd.read_csv(self.run/'contributions.csv')
 
+# %% ../nbs/12_runs.ipynb #97277cbf
 @patch
-def control(self: Analysis) -> pd.DataFrame: # as `agreement`
-    "control.csv: agreement with the truth of the same architecture, untrained."
-    self.need_regions()
+def seen_by_people(self: Analysis) -> FixationSet | None: # None: there are none
+    "Fixations on those scored images that are probed on: the same name and the same picture."
+    self.need_regions(); val, probed = self.found.val, self.found.regions.images
+    ids = [i for i, path in val.images.path.items() if i in probed and filecmp.cmp(path, probed[i])]
+    return val.subset(ids) if ids else None
+
+@patch
+def people(self: Analysis) -> pd.DataFrame | None: # as `over_weighting`; None where people's fixations on the probe images are not known
+    "people.csv: how much denser fixations and predictions are on each semantic."
+    grid, seen, regions = tuple(int(n) for n in self.dissection().attrs['grid']), self.seen_by_people(), self.found.regions
+    if seen is None: return None
     def make():
-        network = self.untrained().eval().to(self.device)
-        t = adaptive_thresholds(network, self.sets['train'], self.p.quantile, self.p.batch)
-        with whole_file(self.run/'control.csv') as part: agreement(dissect(network, self.found.regions, t, self.size, self.p.batch), self.found.truth, self.p.top).to_csv(part)
-    p = self.p
-    self.stage('control', make, ['control.csv'], (*DISSECTED, 'contributions'), data=self.data, shape=self.shape, size=self.size, quantile=p.quantile, top=p.top, seed=p.seed)
-    return pd.read_csv(self.run/'control.csv', index_col=0)
+        predicted = region_means(predicted_maps(self.models()['phase 2'], SaliencyDataset(seen, self.size), grid), regions)
+        table = over_weighting(predicted, region_means(people_maps(seen, grid), regions), seed=self.p.seed)
+        with whole_file(self.run/'people.csv') as part: table.to_csv(part, index=False)
+    self.stage('people', make, ['people.csv'], (*DISSECTED, 'contributions'), phase2=self.phase2(), data=self.data, size=self.size, grid=grid, seed=self.p.seed)
+    return pd.read_csv(self.run/'people.csv')
+
+# %% ../nbs/12_runs.ipynb #44e02f19
+def exchanged(
+    fixations: FixationSet, # two images or more
+    seed: int = 0, # of the round trip
+) -> FixationSet: # the same images, each with fixations, frame and official density of another one
+    "Every image with the fixations of another image."
+    ids = [fixations.ids[i] for i in rng(seed, 'exchanged').permutation(len(fixations))]
+    other = dict(zip(ids, np.roll(ids, 1).tolist())) # image -> where its fixations come from
+    images = fixations.images.loc[[other[i] for i in fixations.ids]].set_axis(fixations.images.index).assign(path=fixations.images.path)
+    return replace(fixations, images=images, fixations=fixations.fixations.assign(image=fixations.fixations.image.map({o: i for i, o in other.items()})))
+
+# %% ../nbs/12_runs.ipynb #0ec07b45
+@patch
+def shuffled(self: Analysis) -> str: # fingerprint
+    "controls/shuffled/best.safetensors and metrics.csv: phase 1 trained on the fixations of other images."
+    return self.first_training('controls/shuffled', tuple(exchanged(s, self.p.seed) for s in (self.found.train, self.found.select)))
+
+@patch
+def check_shuffled(self: Analysis):
+    "Raise `ParameterError` where that cannot be trained, or would be trained otherwise than the model."
+    if self.p.checkpoint: raise ParameterError('shuffled: how a given checkpoint was trained is not known here, so this control cannot be trained in the same way; leave it off.')
+    if min(len(self.found.train), len(self.found.select)) < 2: raise ParameterError('shuffled: fixations are exchanged among images, so two or more are needed to train on, and two or more to choose the epoch.')
+
+@patch
+def control_shape(self: Analysis) -> dict: # arguments of `build_model`
+    "The architecture that is dissected; a given checkpoint brings its own."
+    if not self.p.checkpoint: return self.shape
+    self.phase1(); recipe = recipe_of(load_checkpoint(self.run/'phase1/best.safetensors'))
+    return dict(host=recipe['host'], n_bases=recipe['n_bases']) | recipe['options'] | host_options(recipe['host'], weights=self.p.weights)
+
+@patch
+def controls(self: Analysis) -> dict: # 'untrained', 'shuffled' -> alignment; those that were asked for
+    "controls/untrained.nc and controls/shuffled.nc: the control networks, dissected as the model is."
+    found, shape = {}, self.control_shape()
+    if self.p.control: found['untrained'] = self.control('untrained', lambda: self.untrained(shape).to_phase2(), shape=shape, seed=self.p.seed)
+    if self.p.shuffled: found['shuffled'] = self.control('shuffled', lambda: load_checkpoint(self.run/'controls/shuffled/best.safetensors').to_phase2(), training=self.shuffled())
+    return found
+
+@patch
+def control(self: Analysis,
+    name: str, # of the control
+    network, # function that builds it, in phase 2
+    **inputs, # what the network depends on
+) -> xr.Dataset: # (basis, semantic)
+    "The alignment of one control network, with thresholds of its own."
+    self.need_regions(); p, file, folder = self.p, f'controls/{name}.nc', self.run/'partial'
+    def make():
+        model = network().eval().to(self.device)
+        t = adaptive_thresholds(model, self.sets['train'], p.quantile, p.batch, folder=folder)
+        with whole_file(self.run/file) as part: dissect(model, self.found.regions, t, self.size, p.batch, trained=(*self.found.train.ids, *self.found.select.ids), folder=folder).to_netcdf(part, engine='h5netcdf')
+    self.stage(file, self.resumably(make), [file], DISSECTED, data=self.data, size=self.size, quantile=p.quantile, **inputs)
+    return xr.load_dataset(self.run/file, engine='h5netcdf')
 
 # %% ../nbs/12_runs.ipynb #7a4eebff
 def analysis_path(

@@ -60,16 +60,27 @@ def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
         assert max((a[k].double() - b[k].double()).abs().max().item() for k in a) < 1e-6
     assert pd.read_csv(tmp_path/'whole/contributions.csv').round(4).equals(pd.read_csv(tmp_path/'killed/contributions.csv').round(4))
     third = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL)
-    assert third.stdout.count('not made again') == 7, third.stdout # every stage
+    assert third.stdout.count('not made again') == 8, third.stdout # every stage
     other = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL, '--quantile', '0.9')
-    assert other.stdout.count('not made again') == 3, other.stdout # training and scores are unchanged, thresholds and what follows are not
+    assert other.stdout.count('not made again') == 4, other.stdout # training, scores and people are unchanged, thresholds and what follows are not
+
+def test_control_on_the_fixations_of_other_images(world, tmp_path):
+    r = done('run', '--data', world, '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--shuffled', 'true')
+    assert r.returncode == 0, r.stderr
+    summary, kept = json.loads((tmp_path/'run/summary.json').read_text()), {f.name for f in (tmp_path/'run/controls').iterdir()}
+    assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled'} and summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
+    marked = pd.read_csv(tmp_path/'run/controls.csv').fillna(dict(not_beaten=''))
+    assert {c: int((t.not_beaten != '').sum()) for c, t in marked.groupby('claim')} == summary['not_beaten'] and {'untrained', 'shuffled', 'area', 'random names'} <= set(marked)
+    assert pd.read_csv(tmp_path/'run/people.csv').n_images.gt(0).all() and {'people.png', 'controls.png', 'explained.png', 'categories.png'} <= {f.name for f in (tmp_path/'run/figures').iterdir()}
+    shown = (tmp_path/'run/model.html').read_text()
+    assert 'claims beat all controls' in shown and 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
 
 def test_papermill_by_hand(tmp_path):
     r = subprocess.run(['papermill', str(ROOT/'nbs/analyses/model.ipynb'), str(tmp_path/'out.ipynb'), '-p', 'out', str(tmp_path/'run'), '-p', 'epochs', '1', '-p', 'control', 'False', '--no-progress-bar', '-k', 'python3'],
                        env=ENV, capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr
     record = json.loads((tmp_path/'run/run.json').read_text())
-    assert record['parameters']['epochs'] == 1 and set(record['stages']) == {'phase1', 'phase2', 'scores', 'thresholds', 'dissection', 'contributions'} and record['versions']['torch'] == torch.__version__.split('+')[0]
+    assert record['parameters']['epochs'] == 1 and set(record['stages']) == {'phase1', 'phase2', 'scores', 'thresholds', 'dissection', 'contributions', 'people'} and record['versions']['torch'] == torch.__version__.split('+')[0]
 
 PLUGIN = '''import torchvision
 from torch import nn
@@ -131,4 +142,5 @@ def test_authors_checkpoint_probed_elsewhere(world, tmp_path):
     assert r.returncode == 1 and '--probe' in r.stderr and 'Traceback' not in r.stderr, r.stderr
     r = done('run', *given, '--probe', world)
     assert r.returncode == 0 and len(pd.read_csv(tmp_path/'run/contributions.csv')) > 5, r.stderr
+    assert 'None of the images that are probed on has fixations' not in (tmp_path/'run/model.html').read_text() # the same pictures in another folder
     assert not (tmp_path/'run/phase2/metrics.csv').exists() and json.loads((tmp_path/'run/summary.json').read_text())['spearman'] is None
