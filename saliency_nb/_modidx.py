@@ -541,6 +541,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'saliency_nb.metrics.standardised': ('metrics.html#standardised', 'saliency_nb/metrics.py')},
             'saliency_nb.runs': { 'saliency_nb.runs.Analysis': ('runs.html#analysis', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.__init__': ('runs.html#analysis.__init__', 'saliency_nb/runs.py'),
+                                  'saliency_nb.runs.Analysis.adjustment': ('runs.html#analysis.adjustment', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.adopt': ('runs.html#analysis.adopt', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.check': ('runs.html#analysis.check', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.check_shuffled': ('runs.html#analysis.check_shuffled', 'saliency_nb/runs.py'),

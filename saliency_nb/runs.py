@@ -27,6 +27,7 @@ from .training import NAMES, evaluate, other_images, preloaded, train, with_acti
 from .thresholds import adaptive_thresholds, realised_shares
 from .semantics import Regions, enrichment, read_regions, region_layouts
 from .dissection import dissect
+from .adjustment import adjusted_contrasts
 from .contributions import contributions as contribution_table, over_weighting, people_maps, predicted_maps, region_means
 
 # %% ../nbs/12_runs.ipynb #b228ee08
@@ -332,12 +333,24 @@ def need_regions(self: Analysis):
     if self.found.regions is None: raise DataError(f'{self.found.val.name}: no scene_graphs.json, so there is nothing to probe the bases on; add one, or give a data set to probe on (--probe).')
 
 @patch
+def adjustment(self: Analysis) -> xr.Dataset | None: # as from `adjusted_contrasts`; None where no image has two objects to compare
+    "adjusted.nc: what each name adds by itself."
+    self.need_regions(); p, model = self.p, self.phase2()
+    def make():
+        try: found = adjusted_contrasts(self.models()['phase 2'], self.found.regions, self.size, batch=p.batch, folder=self.run/'partial')
+        except ParameterError as e: found = xr.Dataset(attrs=dict(note=str(e)))
+        with whole_file(self.run/'adjusted.nc') as part: found.to_netcdf(part, engine='h5netcdf')
+    self.stage('adjustment', self.resumably(make), ['adjusted.nc'], (*DISSECTED, 'adjustment'), phase2=model, data=self.data, size=self.size)
+    found = xr.load_dataset(self.run/'adjusted.nc', engine='h5netcdf')
+    return found if found.data_vars else None
+
+@patch
 def contributions(self: Analysis) -> pd.DataFrame: # one row per semantic
     "contributions.csv."
-    alignment = self.dissection()
+    alignment, adjustment = self.dissection(), self.adjustment()
     def make():
-        with whole_file(self.run/'contributions.csv') as part: contribution_table(alignment, top=self.p.top, seed=self.p.seed).to_csv(part, index=False)
-    self.stage('contributions', make, ['contributions.csv'], (*DISSECTED, 'contributions'), dissection=self.made['dissection'], top=self.p.top, seed=self.p.seed)
+        with whole_file(self.run/'contributions.csv') as part: contribution_table(alignment, top=self.p.top, seed=self.p.seed, adjustment=adjustment).to_csv(part, index=False)
+    self.stage('contributions', make, ['contributions.csv'], (*DISSECTED, 'adjustment', 'contributions'), dissection=self.made['dissection'], adjustment=self.made['adjustment'], top=self.p.top, seed=self.p.seed)
     return pd.read_csv(self.run/'contributions.csv')
 
 # %% ../nbs/12_runs.ipynb #97277cbf
