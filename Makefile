@@ -1,4 +1,4 @@
-# make run | test | osie | models | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
+# make run | test | osie | models | planted | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
 PYTHON := $(shell command -v python3.11 2>/dev/null || command -v python3)
 BIN    := $(CURDIR)/.venv/bin
 READY  := .venv/.ready
@@ -7,7 +7,7 @@ WEIGHTS ?= ../shared/weights/squeezenet1_0_imagenet.safetensors
 UV     := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run osie models test prepare notebooks readme docs lock clean
+.PHONY: run osie models planted test prepare notebooks readme docs lock clean
 
 run: $(READY)
 	saliency-nb world data/world
@@ -25,6 +25,13 @@ models: $(READY)
 	saliency-nb run --model salicon dinet transalnet --data $(OSIE) --weights $(WEIGHTS) --out runs/models --height 144 --width 192 --features 32 --n-bases 128 \
 	  --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001 --original true --precision bf16-mixed
 	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
+
+# planted truth: five worlds nobody looked at before, the whole chain on each (30 minutes on 2 cores)
+planted: $(READY)
+	mkdir -p runs/planted
+	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted -p worlds 5 -p n_images 1400 -p n_observers 30 -p height 120 -p width 160 \
+	  -p pretrained "$$(realpath -e $(WEIGHTS) 2>/dev/null || echo $(WEIGHTS))" -p features 96 -p n_bases 64 -p epochs 10 -p lr 0.0004 -p edited 30 -p ceilings 24
+	cp runs/planted/worlds.csv bench/planted_truth.csv
 
 test: $(READY)
 	pytest -n 2 --dist worksteal
