@@ -29,8 +29,8 @@ models: $(READY)
 # planted truth: five worlds nobody looked at before, the whole chain on each (30 minutes on 2 cores)
 planted: $(READY)
 	mkdir -p runs/planted
-	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted -p worlds 5 -p n_images 1400 -p n_observers 30 -p height 120 -p width 160 \
-	  -p pretrained "$$(realpath -e $(WEIGHTS) 2>/dev/null || echo $(WEIGHTS))" -p features 96 -p n_bases 64 -p epochs 10 -p lr 0.0004 -p edited 30 -p ceilings 24
+	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted -p worlds 5 -p n_images 700 -p n_observers 30 -p height 120 -p width 160 \
+	  -p pretrained "$$(realpath -e $(WEIGHTS) 2>/dev/null || echo $(WEIGHTS))" -p features 64 -p n_bases 64 -p epochs 7 -p lr 0.0004 -p edited 20 -p ceilings 12
 	cp runs/planted/worlds.csv bench/planted_truth.csv
 
 test: $(READY)
