@@ -35,7 +35,7 @@ def masked_objects(regions, image, grid) -> tuple: # names (R, C) bool, masks (R
     "Objects given by masks: connected places with the same names."
     found, masks = regions.masks(image, grid)
     names, parts = [], []
-    for pattern in np.unique(masks.reshape(len(masks), -1), axis=1).T:
+    for pattern in np.unique(masks.reshape(len(masks), grid[0] * grid[1]), axis=1).T:
         if not pattern.any(): continue
         labels, n = ndimage.label((masks == pattern[:, None, None]).all(0))
         parts += [labels == k for k in range(1, n + 1)]; names += [np.isin(regions.semantics, np.array(found)[pattern])] * n

@@ -92,6 +92,16 @@ def test_objects_partition_the_grid_and_the_smaller_box_is_in_front():
     design, cells = object_design(regions, 'a', (10, 10))
     assert np.allclose(cells.sum(1), 1) and (cells[:, face.ravel()].sum(1) > 0).sum() == 1
 
+def test_an_image_without_regions_adds_nothing():
+    regions, g = Drawn(), rng(0, 'empty')
+    maps = {i: drawn_map(regions, i) + g.normal(size=(1, *GRID)) for i in regions.ids}; before = adjusted(maps.items(), regions)
+    regions.made['empty'] = {}; drawn = regions.masks
+    regions.masks = lambda image, grid: ([], np.zeros((0, *grid), bool)) if image == 'empty' else drawn(image, grid)
+    names, masks = named_objects(regions, 'empty', GRID)
+    assert masks.all() and not names.any()
+    after = adjusted([*maps.items(), ('empty', maps['0'])], regions)
+    assert np.allclose(after.effect, before.effect) and np.allclose(after.low, before.low, atol=1e-3)
+
 def test_nothing_to_compare_is_an_error():
     regions = BoxRegions({'a': None}, ['sky'], []); regions.boxes = {'a': (np.array([0]), np.array([[0., 0., 1., 1.]]))}
     with pytest.raises(ParameterError, match='nothing to compare'): adjusted([('a', np.zeros((1, 8, 8)))], regions)
