@@ -68,7 +68,7 @@ def test_control_on_the_fixations_of_other_images(world, tmp_path):
     r = done('run', '--data', world, '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--shuffled', 'true')
     assert r.returncode == 0, r.stderr
     summary, kept = json.loads((tmp_path/'run/summary.json').read_text()), {f.name for f in (tmp_path/'run/controls').iterdir()}
-    assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled'} and summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
+    assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled'} and summary['shuffled'].keys() == summary['untrained'].keys() < summary['spearman'].keys()
     marked = pd.read_csv(tmp_path/'run/controls.csv').fillna(dict(not_beaten=''))
     assert {c: int((t.not_beaten != '').sum()) for c, t in marked.groupby('claim')} == summary['not_beaten'] and {'untrained', 'shuffled', 'area', 'random names'} <= set(marked)
     assert pd.read_csv(tmp_path/'run/people.csv').n_images.gt(0).all() and {'people.png', 'controls.png', 'explained.png', 'categories.png'} <= {f.name for f in (tmp_path/'run/figures').iterdir()}
