@@ -406,8 +406,8 @@ def control_shape(self: Analysis) -> dict: # arguments of `build_model`
 @patch
 def controls(self: Analysis) -> dict: # 'untrained', 'shuffled' -> alignment; those that were asked for
     "controls/untrained.nc and controls/shuffled.nc: the control networks, dissected as the model is."
-    found, shape = {}, self.control_shape()
-    if self.p.control: found['untrained'] = self.control('untrained', lambda: self.untrained(shape).to_phase2(), shape=shape, seed=self.p.seed)
+    found = {}
+    if self.p.control: shape = self.control_shape(); found['untrained'] = self.control('untrained', lambda: self.untrained(shape).to_phase2(), shape=shape, seed=self.p.seed)
     if self.p.shuffled: found['shuffled'] = self.control('shuffled', lambda: load_checkpoint(self.run/'controls/shuffled/best.safetensors').to_phase2(), training=self.shuffled())
     return found
 
