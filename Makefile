@@ -27,10 +27,11 @@ models: $(READY)
 	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
 
 # planted truth: the whole chain on five worlds, seeds 100 to 104 (20 minutes on one core); the notebook says what these seeds had to do with choices
+CONDITIONS ?= base
 planted: $(READY)
 	mkdir -p runs/planted
-	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted -p worlds 5 -p n_images 700 -p n_observers 30 -p height 120 -p width 160 \
-	  -p pretrained "$$(realpath -e $(WEIGHTS) 2>/dev/null || echo $(WEIGHTS))" -p features 64 -p n_bases 64 -p epochs 7 -p lr 0.0004 -p edited 20 -p ceilings 12
+	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted -p worlds 5 -p first 200 -p conditions "$(CONDITIONS)" -p n_images 1200 -p n_observers 30 -p height 120 -p width 160 \
+	  -p pretrained "$$(realpath -e $(WEIGHTS) 2>/dev/null || echo $(WEIGHTS))" -p features 96 -p n_bases 64 -p epochs 10 -p lr 0.0004 -p precision bf16-mixed -p edited 20 -p ceilings 12
 	cp runs/planted/worlds.csv bench/planted_truth.csv
 
 test: $(READY)

@@ -1,0 +1,81 @@
+"What may differ on a CUDA device: numbers beside those of the CPU, and a whole run in bfloat16. Continuous integration has no GPU; these run wherever there is one."
+import numpy as np, pandas as pd, pytest, torch
+from saliency_nb.adjustment import adjusted_contrasts
+from saliency_nb.bases import build_model, initialise
+from saliency_nb.core import rng
+from saliency_nb.dissection import Dissection, dissect
+from saliency_nb.runs import Analysis, analysis_parameters, open_data
+from saliency_nb.thresholds import LogitHistograms, Zoom, adaptive_thresholds
+from saliency_nb.world import make_world
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+SIZE = 96, 128
+
+@pytest.fixture(autouse=True)
+def float32(): # convolutions in full float32: TensorFloat-32 rounds to 10 bits
+    before = torch.backends.cudnn.allow_tf32; torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('gpu')/'world', n_images=48, size=SIZE, seed=0)
+
+def small(host, n_bases=16):
+    torch.manual_seed(0)
+    return initialise(build_model(host, n_bases=n_bases, backbone='squeezenet1_0', width=16), torch.rand(4, 3, *SIZE)).eval()
+
+def off(found, wanted): return float((found.double().cpu() - wanted.double()).norm() / wanted.double().norm())
+
+@pytest.mark.parametrize('host', ['salicon', 'dinet', 'transalnet'])
+def test_hosts_predict_what_they_predict_on_the_cpu(host):
+    model, images = small(host), torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = model(images), model.activations(images); model.cuda()
+        assert off(model(images.cuda()), wanted[0]) < 1e-3 and off(model.activations(images.cuda()), wanted[1]) < 1e-3
+
+def test_histograms_and_thresholds_are_equal():
+    values = torch.from_numpy(np.stack([g.normal(size=30_000) * 10.**k for k, g in enumerate(rng(0, 'values', i) for i in range(5))])).float()
+    for upper in (True, False):
+        found = []
+        for device in ('cpu', 'cuda'):
+            h = LogitHistograms(5, device=device)
+            for part in values.split(7_000, 1): h.add(part.to(device))
+            found.append((h.state(), *Zoom(h, .8, upper).add(values.to(device)).threshold()))
+        (a, *b), (c, *d) = found
+        assert all(np.array_equal(a[k], c[k]) for k in a) and all(np.array_equal(x, y) for x, y in zip(b, d))
+
+def test_dissection_counts_are_equal(world):
+    "The same logits: counts to the last bit, sums of activations to rounding."
+    from saliency_nb.chance import habits_of
+    habits = habits_of(open_data(world, 0).regions, (12, 16)); totals = {d: Dissection(habits, 8, torch.ones(8, 3, 3, device=d)) for d in ('cpu', 'cuda')}
+    for i, names, masks in habits.masks:
+        z = torch.from_numpy(rng(0, 'logits', i).normal(size=(8, 12, 16))).float()
+        for d, total in totals.items(): total.add_logits(i, names, masks, z.to(d), *(torch.full((8,), v, device=d) for v in (.8, -.8)))
+    for k, v in totals['cpu'].sums.items():
+        if k in ('both', 'active', 'iou', 'scattered', 'pooled', 'fold_iou'): assert np.array_equal(v, totals['cuda'].sums[k]), k
+        else: assert np.allclose(v, totals['cuda'].sums[k], rtol=1e-3, atol=1e-5 * abs(v).max()), k
+
+def test_analysis_of_one_model(world):
+    "Thresholds, dissection and adjusted contrast of one model on both devices."
+    regions, model, found = open_data(world, 0).regions, small('dinet').to_phase2(), {}
+    images = torch.rand(12, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    for d in ('cpu', 'cuda'):
+        t = adaptive_thresholds(model.to(d), images, batch=5)
+        found[d] = t, dissect(model, regions, t, SIZE), adjusted_contrasts(model, regions, SIZE).effect
+    for a, b in zip(found['cpu'], found['cuda']):
+        for k in getattr(a, 'data_vars', ['']):
+            if k in ('', 'iou', 'contrast', 'inside', 'outside', 'chance_iou'):
+                a_, b_ = (v[k] if k else v for v in (a, b))
+                assert np.allclose(a_, b_, rtol=.02, atol=.002 * float(abs(a_).max()), equal_nan=True), k
+
+def test_a_run_in_bfloat16(world, tmp_path):
+    "Training learns, the same seed gives the same numbers, stages are found again."
+    options = analysis_parameters('model') | dict(data=str(world), backbone='squeezenet1_0', features=16, n_bases=16, height=SIZE[0], width=SIZE[1], epochs=3, epochs2=2, lr=1e-3, accelerator='gpu', precision='bf16-mixed')
+    runs = [Analysis(**options | dict(out=str(tmp_path/name))) for name in 'ab']
+    tables = [(a.scores(), pd.read_csv(tmp_path/name/'phase1/metrics.csv')) for a, name in zip(runs, 'ab')]
+    assert runs[0].device.type == 'cuda' and tables[0][1].val_cc.iloc[-1] > tables[0][1].val_cc.iloc[0]
+    print('largest difference of two runs:', *(float((x.select_dtypes('number') - y.select_dtypes('number')).abs().max().max()) for x, y in zip(*tables)))
+    assert np.allclose(*(t[1].val_cc for t in tables), atol=1e-3)
+    assert runs[0].dissection().iou.notnull().all()
+    written = (tmp_path/'a/phase1/best.safetensors').stat().st_mtime_ns
+    assert Analysis(**options | dict(out=str(tmp_path/'a'))).scores().equals(tables[0][0]) and (tmp_path/'a/phase1/best.safetensors').stat().st_mtime_ns == written # nothing is trained again
