@@ -26,7 +26,7 @@ models: $(READY)
 	  --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001 --original true --precision bf16-mixed
 	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
 
-# planted truth: the whole chain on five worlds, seeds 100 to 104 (20 minutes on one core); the notebook says what these seeds had to do with choices
+# planted truth: the whole chain on five worlds that nothing was chosen on (29 minutes on 2 cores); CONDITIONS='base,few images,noisy' adds two more sets of them
 CONDITIONS ?= base
 planted: $(READY)
 	mkdir -p runs/planted

@@ -145,7 +145,7 @@ def solved(
     p = np.where(enough, 2 * student.sf(abs(effect[:-2]) / np.maximum(error, 1e-300), np.maximum(m - 1, 1)), np.nan)
     per_name = dict(effect=effect[:-2], low=effect[:-2] - reach, high=effect[:-2] + reach, p_value=p, q_value=q_values(p), count=m)
     return xr.Dataset(dict(adjusted=(('basis', 'semantic'), beta[:-2].T), influence=(('semantic', 'fold'), influence[:-2]), named=('basis', beta[-2]), center=('basis', beta[-1])) | {k: ('semantic', v) for k, v in per_name.items()},
-                      dict(basis=np.arange(beta.shape[1]), semantic=np.array(total.regions.semantics)[count > 0]), dict(depth=total.depth, ridge=ridge, images=images))
+                      dict(basis=np.arange(beta.shape[1]), semantic=np.array(total.regions.semantics)[count > 0]), dict(depth=total.depth, ridge=ridge, images=images, data=fingerprint(sorted(r[0] for r in total.rows), total.regions.semantics, count.tolist())))
 
 def adjusted(
     maps, # pairs of image id and (N, h, w): a map of the logit per basis, or one map of a log density

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['OWN', 'truth_value', 'notebook_options', 'data_options', 'parser', 'world', 'check', 'fetch_data', 'given',
-           'run_models', 'stage', 'compare', 'report', 'main']
+           'run_models', 'stage', 'compare', 'report', 'explore', 'main']
 
 # %% ../nbs/14_cli.ipynb #f84b688e
-import argparse, sys
+import argparse, subprocess, sys
 from pathlib import Path
 from runpy import run_path
 import pandas as pd, papermill as pm
 from . import __version__
 from .core import DataError, ParameterError, SaliencyError, existing_file
 from .download import SOURCES, download, listing
-from .runs import Analysis, analysis_parameters, analysis_path, checked_parameters, execute, gathered, html_report, published, run
+from .runs import Analysis, analysis_parameters, analysis_path, checked_parameters, execute, gathered, html_report, prepared, published, run
 from .checks import check_data
 from .world import make_world
 
@@ -75,6 +75,8 @@ def parser() -> argparse.ArgumentParser: # of the command line
     c.add_argument('runs', nargs='+', help='run folders'); c.add_argument('--out', required=True, help='folder for the page'); c.set_defaults(do=compare)
     c = commands.add_parser('report', help='write the HTML page of a run again from its notebook')
     c.add_argument('run', help='run folder'); c.set_defaults(do=report)
+    c = commands.add_parser('explore', help='look into a finished run with widgets, in JupyterLab'); c.set_defaults(do=explore)
+    c.add_argument('run', help='run folder'); c.add_argument('lab', nargs=argparse.REMAINDER, metavar='...', help='options of JupyterLab, such as --no-browser or --port=8889')
     return top
 
 # %% ../nbs/14_cli.ipynb #33e88202
@@ -138,6 +140,12 @@ def compare(args):
 def report(args):
     "saliency-nb report"
     print(f"report: {html_report(existing_file(Path(args.run)/'model.ipynb', 'the executed notebook of a run'))}")
+
+def explore(args):
+    "saliency-nb explore"
+    folder = Path(args.run).resolve(); existing_file(folder/'alignment.nc', 'the dissection of a run')
+    notebook = prepared('explore', folder, run_folder=str(folder)); print(f'notebook: {notebook}', flush=True)
+    if code := subprocess.run([sys.executable, '-m', 'jupyterlab', *args.lab, str(notebook)]).returncode: raise SaliencyError(f'JupyterLab ended with exit code {code}; what it said stands above. The notebook can be opened by hand: {notebook}.')
 
 # %% ../nbs/14_cli.ipynb #3c851398
 def main(

@@ -8,9 +8,9 @@ __all__ = ['CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_contrasts', 
            'replicated_contributions', 'contribution_interval', 'split_contributions', 'mean_iou', 'permuted_orders',
            'naming_p_values', 'fold_sums', 'contributions', 'published_intervals', 'generated_population', 'sampled',
            'covered_by', 'coverage_study', 'coverage_summary', 'in_own_units', 'statistic_replicates', 'over_seeds',
-           'shared_semantics', 'standardised', 'contrast_differences', 'rank_correlations', 'agreement', 'sign_errors',
-           'controls', 'predicted_by_area', 'region_means', 'people_maps', 'predicted_maps', 'over_weighting',
-           'explain', 'raised', 'read_authors']
+           'shared_semantics', 'standardised', 'contrast_differences', 'adjusted_differences', 'rank_correlations',
+           'agreement', 'sign_errors', 'controls', 'predicted_by_area', 'region_means', 'people_maps', 'predicted_maps',
+           'over_weighting', 'explain', 'raised', 'read_authors']
 
 # %% ../nbs/10_contributions.ipynb #b42dedee
 from pathlib import Path
@@ -425,13 +425,31 @@ def contrast_differences(
     seed: int = 0, # of the bootstrap
 ) -> pd.DataFrame: # index: semantic; columns first, second, difference, low, high: standard deviations; q_value; sorted by difference
     "By how much one model raises a semantic more than another, with its 95% interval over images; raises `ParameterError` where they share no image."
-    a, b = standardised(first), standardised(second)
+    single = all('image_contrast' in d for d in (first, second))
+    a, b = (standardised(d if single else d.drop_vars('image_contrast', errors='ignore')) for d in (first, second))
     images, names = a.index.intersection(b.index), a.columns.intersection(b.columns)
-    if not len(images) or not len(names): raise ParameterError('the two models were probed on different images or semantics: there is nothing to compare image by image.')
+    if not len(images) or not len(names) or not (single or first.attrs.get('data') == second.attrs.get('data')): raise ParameterError('the two models were probed on different images or semantics: there is nothing to compare image by image.')
     a, b = a.loc[images, names], b.loc[images, names]
     low, high = bootstrap_interval((a - b).to_numpy(), seed=seed)
     q = q_values(p_values(np.nan_to_num((a - b).to_numpy()).T, (a - b).notna().to_numpy().T.astype(float)))
     return pd.DataFrame(dict(first=a.mean(), second=b.mean(), difference=(a - b).mean(), low=low, high=high, q_value=q)).sort_values('difference', ascending=False)
+
+def adjusted_differences(
+    first: xr.Dataset, # from `adjusted_contrasts`
+    second: xr.Dataset, # of another model on the same images
+    level: float = .95, # of the intervals
+) -> pd.DataFrame: # as `contrast_differences`
+    "By how much more a semantic adds by itself in one model than in another, with Student's interval from the paired jackknife over folds; raises `ParameterError` where they were not measured on the same images."
+    names = [s for s in first.semantic.values if s in second.semantic.values]
+    a, b = (d.sel(semantic=names) for d in (first, second))
+    if not names or first.attrs['data'] != second.attrs['data'] or (a['count'] != b['count']).any(): raise ParameterError('the two models were probed on different images or semantics: there is nothing to compare image by image.')
+    (v, i), (w, j) = ((d.effect.values / (s := d.effect.values.std(ddof=1)), d.influence.values / s) for d in (a, b))
+    change = i - j; folds = (change != 0).any(0).sum()
+    error = np.sqrt((change**2).sum(1) - change.sum(1)**2 / max(folds, 1)) if folds else np.zeros(len(names))
+    df, enough = np.maximum(np.minimum(a['count'].values, max(folds, 1)) - 1, 1), a['count'].values >= FEWEST
+    reach = np.where(enough, student.ppf((1 + level) / 2, df) * error, np.nan)
+    q = q_values(np.where(enough, np.where(error > 0, 2 * student.sf(abs(v - w) / np.maximum(error, 1e-300), df), 1.), np.nan))
+    return pd.DataFrame(dict(first=v, second=w, difference=v - w, low=v - w - reach, high=v - w + reach, q_value=q), pd.Index(names, name='semantic')).sort_values('difference', ascending=False)
 
 # %% ../nbs/10_contributions.ipynb #31b94007
 def rank_correlations(

@@ -69,7 +69,7 @@ def tail_sums(
     usual: torch.Tensor, # (2 C + 16, K): mean region and share of the cells of all regions of each semantic, coarse cells
 ) -> dict: # both, usual, others (2, C, N), pooled (2, N, 16)
     "What the active places of one image have in common with its regions and with those of other images."
-    found, c = (on @ usual.T).cpu().double().numpy().swapaxes(1, 2), len(masks)
+    found, c = (on @ usual.T).cpu().numpy().astype(float).swapaxes(1, 2), len(masks)
     if both is None: both = (on @ masks.T).cpu().numpy().swapaxes(1, 2).round().astype(np.int64)
     return dict(both=both, usual=found[:, :c], others=found[:, c:2 * c], pooled=found[:, 2 * c:].swapaxes(1, 2))
 
@@ -82,7 +82,7 @@ def lift_sums(
     a = torch.sigmoid(z)
     l = F.conv2d(a[None], kernels[:, None], padding=1, groups=len(a))[0]
     within = torch.cat([masks, torch.ones_like(masks[:1])]).T if len(masks) else torch.ones(z[0].numel(), 1, device=z.device)
-    return tuple((v.flatten(1) @ within).cpu().double().numpy().T for v in (a, l))
+    return tuple((v.flatten(1) @ within).cpu().numpy().astype(float).T for v in (a, l))
 
 # %% ../nbs/09_dissection.ipynb #cfad87d0
 class Probe(Dataset):
@@ -114,7 +114,7 @@ class Dissection(Sums):
         kernels: torch.Tensor | None = None, # (N, 3, 3) W2; None: there is no readout, so nothing is lifted
         per_image: int = 5000, # most images for which the contrast of the whole logit is kept image by image
     ):
-        self.habits, self.n, self.kernels, c, f, images = habits, n, kernels, len(habits.present), habits.sums['fold_count'].shape[1], len(habits.masks)
+        self.habits, self.n, self.kernels, self.usual, c, f, images = habits, n, kernels, [], len(habits.present), habits.sums['fold_count'].shape[1], len(habits.masks)
         self.column = np.full(len(habits.sums['count']), -1); self.column[habits.present] = np.arange(c) # semantic -> row of the sums
         self.bound = kernels.abs().sum((1, 2)).double().cpu().numpy() + 1e-30 if kernels is not None else None # |l_n| is never larger
         self.unit = 2.**(30 - int(np.ceil(np.log2(np.bincount(habits.folds).max() + 1)))) # what 1 is in a fold's 32 bits
@@ -123,9 +123,11 @@ class Dissection(Sums):
         self.sums = {k: np.zeros(s, np.int64) for k, s in shapes.items()} | {k: np.zeros((f, c, n), np.int32) for k in ('fold_iou', 'fold_contrast')[:1 + (kernels is not None)]}
         if kernels is not None and images <= per_image: self.sums |= dict(image_contrast=np.zeros((images, c)), image_there=np.zeros((images, c), np.int8))
 
-    def usual_of(self, names) -> torch.Tensor: # (2 C + 16, K)
-        "Right-hand side of the product with an image's active places."
-        return torch.cat([*(torch.from_numpy(v[names]) for v in (self.habits.mean, self.habits.covered)), self.habits.cells.T])
+    def usual_of(self, names, device=torch.device('cpu')) -> torch.Tensor: # (2 C + 16, K)
+        "Right-hand side of the product with an image's active places; what it is made of is taken to the device once."
+        if not self.usual or self.usual[0].device != device: self.usual = [v.to(device) for v in (self.habits.cells.T, torch.from_numpy(self.habits.mean), torch.from_numpy(self.habits.covered))]
+        cells, *regions = self.usual
+        return torch.cat([*(v[names] for v in regions), cells])
 
     def add_tails(self,
         i: int, # position of the image
@@ -176,7 +178,7 @@ def add_logits(self: Dissection,
     both = intersections(bits.reshape(2 * self.n, -1), packed(masks)).reshape(len(masks), 2, self.n).swapaxes(0, 1) if on_cpu else None
     on = torch.empty(2, *rows.shape, device=z.device); torch.gt(rows, upper[:, None], out=on[0]); torch.lt(rows, lower[:, None], out=on[1])
     g = torch.from_numpy(masks).to(z.device, torch.float32)
-    self.add_tails(i, names, masks, tail_sums(on, both, g, self.usual_of(names).to(z.device)))
+    self.add_tails(i, names, masks, tail_sums(on, both, g, self.usual_of(names, z.device)))
     if self.kernels is not None: self.add_lift(i, names, masks, *lift_sums(z, self.kernels, g))
     return bits
 

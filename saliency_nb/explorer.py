@@ -80,8 +80,8 @@ class Explorer(widgets.VBox):
     def maps(self, k) -> tuple: # image (3, H, W), logits (N, h, w), l_n (N, h, w)
         "What does not change while one image is looked at."
         image = self.images[k]['image']
-        z = self.model.basis_logits(image[None])
-        return image, z[0], basis_saliency(self.model, torch.sigmoid(z))[0]
+        z = self.model.basis_logits(image[None].to(self.model.bases.weight.device))
+        return image, z[0].cpu(), basis_saliency(self.model, torch.sigmoid(z))[0].cpu()
 
     def show(self, _=None):
         "Draw the view for the present values of the controls."
@@ -95,7 +95,7 @@ class Explorer(widgets.VBox):
         "The change of the logit inside and outside of the chosen semantics, where this image contains them."
         if not chosen: return 'Nothing is switched off. The threshold slider shifts the thresholds of all bases, in logits; it changes where bases count as on, not the prediction.'
         change, text = switched_off(parts, chosen) - parts.sum(0), f'{len(chosen)} of {len(parts)} bases switched off.'
-        if self.regions is None: return text
+        if self.regions is None or self.images.ids[self.image.value] not in self.regions.images: return text # the bases were probed on other images
         names, masks = self.regions.masks(self.images.ids[self.image.value], tuple(change.shape))
         for name, m in zip(names, torch.from_numpy(masks)):
             if name in self.off.value and not m.all(): text += f'<br>{name}: mean change of the logit {change[m].mean():+.2f} inside, {change[~m].mean():+.2f} outside'

@@ -127,7 +127,7 @@ def control_figure(
     y, safe = np.arange(len(t)), (t.not_beaten == '').to_numpy()
     ax.hlines(y, t.low, t.high, color='#4D4D4D', lw=1.4)
     for full in (True, False): ax.plot(t[column][safe == full], y[safe == full], 'o', color='#D55E00' if full else 'white', mec='#D55E00', mew=1.5, ms=7, label='beats all controls' if full else 'does not beat all', zorder=3)
-    for (color, marker), k in zip(CONTROL_STYLES, t.columns[3:-1]): ax.plot(t[k], y, marker, color=color, ms=5, alpha=.85, label=k, ls='')
+    for (color, marker), k in zip(CONTROL_STYLES, t.columns[3:-1]): ax.plot(t[k], y, marker, color=color, ms=5, alpha=.85, label='random names (for comparison)' if k == 'random names' and column == 'contrast' else k, ls='')
     every = len(t.columns[3:-1]) - (column == 'contrast') # the contrast uses no names
     why = ['all' if w.count(', ') + 1 == every else w for w in t.not_beaten]
     ax.set_yticks(y, [s if ok else f'{s} [{w}]' for s, ok, w in zip(t.index, safe, why)])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHAPTERS', 'DISSECTED', 'RunFolder', 'RunData', 'open_data', 'opened_splits', 'scored_regions', 'noted', 'gathered',
            'Analysis', 'chosen_device', 'host_options', 'published', 'epoch_numbers', 'exchanged', 'analysis_path',
-           'analysis_parameters', 'checked_parameters', 'execute', 'html_report', 'run']
+           'analysis_parameters', 'checked_parameters', 'execute', 'html_report', 'run', 'opened', 'prepared']
 
 # %% ../nbs/12_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, os, shutil, sys, time
@@ -486,3 +486,25 @@ def run(
 ) -> Path: # the HTML report
     "The whole analysis of one model in a run folder; finished stages are not made again."
     return execute('model', out, show, model=model, data=str(Path(data).resolve()), out=str(Path(out).resolve()), **parameters)
+
+# %% ../nbs/12_runs.ipynb #c45347f1
+def opened(
+    run, # folder of a run that was dissected
+) -> SimpleNamespace: # parameters; model (phase 2, on the CPU); images: a SaliencyDataset of those scored; regions: of these images, or None; thresholds, alignment
+    "What a finished run found; raises `DataError` where its files, or its data, are not there."
+    run = Path(run); p = read_json(existing_file(run/'run.json', 'the record of a run'))['parameters']
+    files = [existing_file(run/f, what) for f, what in (('phase2/best.safetensors', 'the model of a run'), ('thresholds.nc', 'the thresholds of a run'), ('alignment.nc', 'the dissection of a run'))]
+    if p['plugin']: run_path(str(existing_file(p['plugin'], 'the Python file that registers hosts')))
+    data = open_data(p['data'], p['seed'], lenient=p['lenient'])
+    return SimpleNamespace(parameters=p, model=load_checkpoint(files[0]).eval(), images=SaliencyDataset(data.val, (p['height'], p['width'])), regions=data.regions,
+                           thresholds=xr.load_dataarray(files[1], engine='h5netcdf'), alignment=xr.load_dataset(files[2], engine='h5netcdf'))
+
+def prepared(
+    name: str, # of the analysis
+    folder, # for the notebook
+    **parameters, # of the notebook
+) -> Path: # the notebook, not executed
+    "An analysis with parameters filled in, to be executed by hand."
+    checked_parameters(name, parameters)
+    pm.execute_notebook(analysis_path(name), Path(folder)/f'{name}.ipynb', parameters, prepare_only=True, progress_bar=False, kernel_name='python3')
+    return Path(folder)/f'{name}.ipynb'

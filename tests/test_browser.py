@@ -1,7 +1,9 @@
-"A real JupyterLab in a real Chromium: the explorer notebook runs there, and its widget answers to mouse and keyboard."
-import os, secrets, shutil, socket, subprocess, sys, time, urllib.request
+"`saliency-nb explore RUN` in a real JupyterLab in a real Chromium: the notebook runs there, and its widget answers to mouse and keyboard."
+import os, secrets, signal, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest
+from saliency_nb.runs import Analysis, analysis_parameters
+from saliency_nb.world import make_world
 
 ROOT, CHROMIUM = Path(__file__).resolve().parent.parent, '/usr/bin/chromium'
 playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
@@ -12,20 +14,21 @@ EXECUTED = "Array.from(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')
 
 @pytest.fixture
 def lab(tmp_path):
-    "Address of a JupyterLab that serves the explorer notebook from a folder of its own."
-    shutil.copy(ROOT/'nbs/13_explorer.ipynb', tmp_path/'explorer.ipynb')
+    "Address of the notebook that `saliency-nb explore` serves, for a small run."
+    make_world(tmp_path/'world', n_images=60, size=(96, 128), seed=0)
+    Analysis(**analysis_parameters('model') | dict(data=str(tmp_path/'world'), out=tmp_path/'run', features=16, n_bases=16, epochs=2, epochs2=1, accelerator='cpu')).dissection()
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     token, env = secrets.token_hex(8), os.environ | dict(PYTHONPATH=str(ROOT)) | {f'JUPYTER{k}_DIR': str(tmp_path/k) for k in ('_CONFIG', '_DATA', 'LAB_SETTINGS', 'LAB_WORKSPACES')}
     env.pop('MPLBACKEND', None)
     settings = tmp_path/'LAB_SETTINGS/@jupyterlab/notebook-extension/tracker.jupyterlab-settings' # keep cells that are out of view in the page
     settings.parent.mkdir(parents=True); settings.write_text('{"windowingMode": "none"}')
-    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', f'--IdentityProvider.token={token}', '--LabApp.news_url=',
-                               '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', f'--ServerApp.root_dir={tmp_path}'], env=env, stdout=open(tmp_path/'lab.log', 'w'), stderr=subprocess.STDOUT)
+    server = subprocess.Popen([sys.executable, '-m', 'saliency_nb.cli', 'explore', tmp_path/'run', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', f'--IdentityProvider.token={token}', '--LabApp.news_url=',
+                               '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate'], env=env, stdout=open(tmp_path/'lab.log', 'w'), stderr=subprocess.STDOUT, start_new_session=True)
     for _ in range(120):
         try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api?token={token}'); break
         except OSError: time.sleep(.5)
-    yield f'http://127.0.0.1:{port}/lab/tree/explorer.ipynb?token={token}&reset'
-    server.terminate(); server.wait(20)
+    yield f'http://127.0.0.1:{port}/lab/tree/explore.ipynb?token={token}&reset'
+    os.killpg(server.pid, signal.SIGTERM); server.wait(20)
 
 def picture(page): return page.locator('.widget-image').first.get_attribute('src')
 
@@ -44,7 +47,7 @@ def test_explorer_in_jupyterlab(lab, tmp_path):
     assert not errors, errors
 
 def use_explorer(page, lab):
-    "Run the notebook, move the slider, switch a semantic off, choose another image; each must change the picture."
+    "Run the notebook, switch a semantic off, move the slider, choose another image; each must change the picture."
     page.goto(lab)
     page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=90_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
@@ -57,11 +60,11 @@ def use_explorer(page, lab):
     page.wait_for_function(EXECUTED, timeout=120_000)
     page.locator('.widget-slider').first.evaluate("e => e.scrollIntoView({block: 'center'})"); page.wait_for_timeout(500)
     first = picture(page)
+    page.locator('.widget-select-multiple select').first.select_option(index=1)
+    second = changed(page, first)
     handle, track = page.locator('.widget-slider .noUi-handle').first.bounding_box(), page.locator('.widget-slider .noUi-target').first.bounding_box()
     page.mouse.move(handle['x'] + handle['width'] / 2, handle['y'] + handle['height'] / 2); page.mouse.down()
     page.mouse.move(track['x'] + track['width'] * .2, handle['y'] + handle['height'] / 2, steps=8); page.mouse.up()
-    second = changed(page, first)
-    page.locator('.widget-select-multiple select').first.select_option(index=1)
     third = changed(page, second)
     page.locator('.widget-dropdown select').first.select_option(index=2)
     changed(page, third)

@@ -2,7 +2,7 @@
 import cv2, numpy as np, pandas as pd, pytest, torch
 from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, basis_maps, named_objects, object_design, solved
 from saliency_nb.bases import build_model
-from saliency_nb.contributions import basis_contrasts
+from saliency_nb.contributions import adjusted_differences, basis_contrasts, contrast_differences
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
@@ -193,3 +193,29 @@ def test_photographs_get_a_row_per_region(case):
     few = regions.subset(regions.ids[:2])
     table = photograph_effects(model, few, size, how='blur')
     assert len(table) == sum(len(few.masks(i, size)[0]) for i in few.ids) and table.lost.notna().all()
+
+def test_differences_of_adjusted_contrasts_hold_and_find():
+    "Two models on the same images: where they agree on average, hardly ever a difference; where one name adds more in one of them, that name."
+    regions, wrong, seen = Drawn(), 0, []
+    for r in range(40):
+        g = rng(r, 'differences'); own = {i: g.normal(size=EFFECTS.shape[0] * 2).reshape(2, -1) * .4 for i in regions.ids}
+        def maps(which, more=0.):
+            for i in regions.ids:
+                y = drawn_map(regions, i)
+                for n, m in zip(*named_objects(regions, i, GRID)): y = y + m * (n @ (own[i][which] + more * (np.array(regions.semantics) == 'car')))
+                yield i, y
+        first, second, other = adjusted(maps(0), regions), adjusted(maps(1), regions), adjusted(maps(1, .6), regions)
+        d = adjusted_differences(first, second); wrong += (d.low > 0).sum() + (d.high < 0).sum(); seen.append(len(d))
+        if r == 0:
+            assert (adjusted_differences(first, first).q_value == 1).all() and (adjusted_differences(first, first).difference == 0).all()
+            changed = adjusted_differences(first, other); assert changed.difference.idxmin() == 'car' and changed.q_value['car'] < .001
+    assert .01 < wrong / sum(seen) < .1 # nominal 5%
+    with pytest.raises(ParameterError, match='different images'): adjusted_differences(first, adjusted(list(maps(1))[:30], regions))
+
+def test_differences_of_contrasts_by_folds(tmp_path):
+    "Where single images were not kept, folds of the same data take their place; of other data they must not."
+    from saliency_nb.contributions import generated_population, sampled
+    a, b = (sampled(generated_population(k), np.arange(300)).drop_vars('image_contrast', errors='ignore').assign_attrs(data='these') for k in (1, 2))
+    names = [s for s in a.semantic.values if s in b.semantic.values]
+    assert set(contrast_differences(a, b).index) == set(names)
+    with pytest.raises(ParameterError, match='different images'): contrast_differences(a, b.assign_attrs(data='others'))
