@@ -9,8 +9,8 @@ __all__ = ['CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_contrasts', 
            'naming_p_values', 'fold_sums', 'contributions', 'published_intervals', 'generated_population', 'sampled',
            'covered_by', 'coverage_study', 'coverage_summary', 'in_own_units', 'statistic_replicates', 'over_seeds',
            'shared_semantics', 'standardised', 'contrast_differences', 'adjusted_differences', 'rank_correlations',
-           'agreement', 'sign_errors', 'controls', 'predicted_by_area', 'region_means', 'people_maps', 'predicted_maps',
-           'over_weighting', 'explain', 'raised', 'read_authors']
+           'agreement', 'sign_errors', 'controls', 'claimed', 'predicted_by_area', 'region_means', 'people_maps',
+           'predicted_maps', 'over_weighting', 'explain', 'raised', 'read_authors']
 
 # %% ../nbs/10_contributions.ipynb #b42dedee
 from pathlib import Path
@@ -66,13 +66,14 @@ def same_routes(
     first: xr.Dataset, # from `dissect`
     second: xr.Dataset, # of another model
     top: int = 5, # names per basis
-) -> pd.Series: # index: semantic; -1 to 1
-    "Do two models raise or lower a semantic by the same features? Cosine between its routes in the one and in the other."
+) -> pd.DataFrame: # index: semantic; same (-1 to 1; NaN where one model has no named route), named (0 to 1)
+    "Do two models raise or lower a semantic by the same features? Cosine between its named routes in the one and in the other; and which share of the routes has a name, in the model where it is smaller."
     a, b = routes(first, top), routes(second, top)
     names = [s for s in a if s in b]
     if not names: raise ParameterError('the two models were probed on different semantics: there is nothing to compare.')
-    a, b = (r.loc[[*names, 'unnamed'], names] for r in (a, b))
-    return (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())
+    named = np.minimum(*(r.loc[names, names].abs().sum() / r[names].abs().sum().clip(lower=1e-300) for r in (a, b)))
+    a, b = (r.loc[names, names] for r in (a, b))
+    return pd.DataFrame(dict(same=(a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()).replace(0, np.nan), named=named))
 
 # %% ../nbs/10_contributions.ipynb #71c68bcc
 def fold_draws(
@@ -502,28 +503,38 @@ def sign_errors(
 # %% ../nbs/10_contributions.ipynb #e52732be
 def controls(
     alignment: xr.Dataset, # from `dissect`
-    column: str = 'contrast', # the claim: 'contrast' or 'contribution'
+    column: str = 'contrast', # the claim: 'contrast', 'adjusted' or 'contribution'
     top: int = 5, # semantics kept per basis
     permutations: int = 1000, # of names
     replicates: int = 1000, # bootstrap samples
     seed: int = 0, # of both
-    **others, # control name -> its alignment, e.g. untrained=..., shuffled=...
+    adjustment: xr.Dataset | None = None, # from `adjusted_contrasts`, for the claim 'adjusted'
+    **others, # control name -> its alignment, or, for the claim 'adjusted', its adjusted contrasts; e.g. untrained=..., shuffled=...
 ) -> pd.DataFrame: # index: semantic; the claim with low, high, a column per control (standard deviations), and not_beaten: names of controls, '' if the claim beats them all
-    "Each claim beside its negative controls; a claim that does not beat them is marked."
-    draws, w, names = fold_draws(fold_sums(alignment)[0].shape[1], replicates, seed), alignment.weight.values, alignment.semantic.values
-    value, replicated = statistic_replicates(alignment, column, draws, top)
-    present = (fold_sums(alignment)[1] > 0).sum(1)
-    interval = contribution_interval(value, replicated, present) if column == 'contribution' else np.where(present >= FEWEST, tails(replicated, expanded_tail(present)), np.nan)
-    dealt = w[permuted_orders(w, permutations, seed, matched=8)] @ (semantic_shares(alignment.iou.values, top) if column == 'contribution' else np.nan_to_num((alignment.inside - alignment.outside).values))
-    unit, sign = np.std(value, ddof=1), np.sign(value)
+    "Each claim beside its negative controls; a claim that does not beat them is marked; raises `ParameterError`."
+    if column == 'adjusted':
+        if adjustment is None: raise ParameterError("the claim 'adjusted' needs the adjusted contrasts of the model: adjustment=adjusted_contrasts(...).")
+        alignment = alignment.sel(semantic=[s for s in alignment.semantic.values if s in adjustment.semantic.values])
+        value, *interval = (adjustment[k].sel(semantic=alignment.semantic).values for k in ('effect', 'low', 'high')); dealt = None
+    else: value, interval, dealt = claimed(alignment, column, top, permutations, replicates, seed)
+    names, unit, sign, limits = alignment.semantic.values, np.std(value, ddof=1), np.sign(value), {}
     found = pd.DataFrame({column: value / unit, 'low': interval[0] / unit, 'high': interval[1] / unit}, pd.Index(names, name='semantic'))
-    limits = {'random names': np.where(sign > 0, *np.quantile(dealt, [.975, .025], axis=0)) / unit, 'area': predicted_by_area(value / unit, alignment.area.values)}
+    if dealt is not None: limits['random names'] = np.where(sign > 0, *np.quantile(dealt, [.975, .025], axis=0)) / unit
+    limits['area'] = predicted_by_area(value / unit, alignment.area.values)
     for k, a in others.items():
-        theirs = a.contrast.sum('basis') if column == 'contrast' else xr.DataArray(a.weight.values @ semantic_shares(a.iou.values, top), dict(semantic=a.semantic.values))
+        theirs = a.effect if column == 'adjusted' else a.contrast.sum('basis') if column == 'contrast' else xr.DataArray(a.weight.values @ semantic_shares(a.iou.values, top), dict(semantic=a.semantic.values))
         limits[k] = (theirs / float(theirs.std(ddof=1))).reindex(semantic=names).values
     beaten = {k: np.where(sign > 0, found.low > np.maximum(v, 0), found.high < np.minimum(v, 0)) | np.isnan(v) for k, v in limits.items()}
     counted = [k for k in limits if column == 'contribution' or k != 'random names'] # the contrast uses no names
     return found.assign(**limits, not_beaten=[', '.join(k for k in counted if not beaten[k][i]) for i in range(len(names))]).sort_values(column, ascending=False)
+
+def claimed(alignment, column, top, permutations, replicates, seed) -> tuple: # (C,), (2, C), (P, C)
+    "Contrast or contribution, its interval over images, and what it is with random names among bases of similar |weight|."
+    sums, counts = fold_sums(alignment)
+    value, replicated = statistic_replicates(alignment, column, fold_draws(sums.shape[1], replicates, seed), top)
+    present, w = (counts > 0).sum(1), alignment.weight.values
+    interval = contribution_interval(value, replicated, present) if column == 'contribution' else np.where(present >= FEWEST, tails(replicated, expanded_tail(present)), np.nan)
+    return value, interval, w[permuted_orders(w, permutations, seed, matched=8)] @ (semantic_shares(alignment.iou.values, top) if column == 'contribution' else np.nan_to_num((alignment.inside - alignment.outside).values))
 
 def predicted_by_area(
     values: np.ndarray, # (C,)

@@ -132,7 +132,8 @@ def control_figure(
     why = ['all' if w.count(', ') + 1 == every else w for w in t.not_beaten]
     ax.set_yticks(y, [s if ok else f'{s} [{w}]' for s, ok, w in zip(t.index, safe, why)])
     ax.axvline(0, color='black', lw=.8); ax.grid(axis='x', alpha=.3); ax.spines[['top', 'right']].set_visible(False)
-    ax.set(xlabel=f"{column} (standard deviations of each model's own)", ylabel='semantic [controls not beaten]'); fig.legend(loc='outside upper center', ncols=4, frameon=False)
+    what = dict(contrast='contrast C', adjusted='adjusted contrast', contribution='contribution I')[column]
+    ax.set(xlabel=f"{what} (standard deviations of each model's own)", ylabel='semantic [controls not beaten]'); fig.legend(loc='outside upper center', ncols=4, frameon=False)
     return fig
 
 # %% ../nbs/11_figures.ipynb #7f36286c

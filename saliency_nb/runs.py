@@ -335,13 +335,23 @@ def need_regions(self: Analysis):
 @patch
 def adjustment(self: Analysis) -> xr.Dataset | None: # as from `adjusted_contrasts`; None where no image has two objects to compare
     "adjusted.nc: what each name adds by itself."
-    self.need_regions(); p, model = self.p, self.phase2()
+    return self.adjusted('adjustment', 'adjusted.nc', lambda: self.models()['phase 2'], phase2=self.phase2())
+
+@patch
+def adjusted(self: Analysis,
+    stage: str, # name
+    file: str, # in the run folder
+    network, # function that gives it, in phase 2
+    **inputs, # what the network depends on
+) -> xr.Dataset | None: # as `adjustment`
+    "The adjusted contrasts of a network."
+    self.need_regions()
     def make():
-        try: found = adjusted_contrasts(self.models()['phase 2'], self.found.regions, self.size, batch=p.batch, folder=self.run/'partial')
+        try: found = adjusted_contrasts(network().eval().to(self.device), self.found.regions, self.size, batch=self.p.batch, folder=self.run/'partial')
         except ParameterError as e: found = xr.Dataset(attrs=dict(note=str(e)))
-        with whole_file(self.run/'adjusted.nc') as part: found.to_netcdf(part, engine='h5netcdf')
-    self.stage('adjustment', self.resumably(make), ['adjusted.nc'], (*DISSECTED, 'adjustment'), phase2=model, data=self.data, size=self.size)
-    found = xr.load_dataset(self.run/'adjusted.nc', engine='h5netcdf')
+        with whole_file(self.run/file) as part: found.to_netcdf(part, engine='h5netcdf')
+    self.stage(stage, self.resumably(make), [file], (*DISSECTED, 'adjustment'), data=self.data, size=self.size, **inputs)
+    found = xr.load_dataset(self.run/file, engine='h5netcdf')
     return found if found.data_vars else None
 
 @patch
@@ -404,12 +414,23 @@ def control_shape(self: Analysis) -> dict: # arguments of `build_model`
     return dict(host=recipe['host'], n_bases=recipe['n_bases']) | recipe['options'] | host_options(recipe['host'], weights=self.p.weights)
 
 @patch
-def controls(self: Analysis) -> dict: # 'untrained', 'shuffled' -> alignment; those that were asked for
-    "controls/untrained.nc and controls/shuffled.nc: the control networks, dissected as the model is."
+def control_networks(self: Analysis) -> dict: # 'untrained', 'shuffled' -> function that gives the network in phase 2, and what it depends on; those that were asked for
+    "The control networks."
     found = {}
-    if self.p.control: shape = self.control_shape(); found['untrained'] = self.control('untrained', lambda: self.untrained(shape).to_phase2(), shape=shape, seed=self.p.seed)
-    if self.p.shuffled: found['shuffled'] = self.control('shuffled', lambda: load_checkpoint(self.run/'controls/shuffled/best.safetensors').to_phase2(), training=self.shuffled())
+    if self.p.control: shape = self.control_shape(); found['untrained'] = lambda: self.untrained(shape).to_phase2(), dict(shape=shape, seed=self.p.seed)
+    if self.p.shuffled: found['shuffled'] = lambda: load_checkpoint(self.run/'controls/shuffled/best.safetensors').to_phase2(), dict(training=self.shuffled())
     return found
+
+@patch
+def controls(self: Analysis) -> dict: # as `control_networks` -> alignment
+    "controls/untrained.nc and controls/shuffled.nc: the control networks, dissected as the model is."
+    return {k: self.control(k, network, **inputs) for k, (network, inputs) in self.control_networks().items()}
+
+@patch
+def adjusted_controls(self: Analysis) -> dict: # as `control_networks` -> as from `adjusted_contrasts`, or None
+    "controls/untrained_adjusted.nc and controls/shuffled_adjusted.nc: what each name adds by itself in the control networks."
+    (self.run/'controls').mkdir(exist_ok=True)
+    return {k: self.adjusted(file, file, network, **inputs) for k, (network, inputs) in self.control_networks().items() for file in [f'controls/{k}_adjusted.nc']}
 
 @patch
 def control(self: Analysis,

@@ -60,18 +60,18 @@ def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
         assert max((a[k].double() - b[k].double()).abs().max().item() for k in a) < 1e-6
     assert pd.read_csv(tmp_path/'whole/contributions.csv').round(4).equals(pd.read_csv(tmp_path/'killed/contributions.csv').round(4))
     third = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL)
-    assert third.stdout.count('not made again') == 9, third.stdout # every stage
+    assert third.stdout.count('not made again') == 10, third.stdout # every stage
     other = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL, '--quantile', '0.9')
-    assert other.stdout.count('not made again') == 5, other.stdout # training, scores, adjustment and people are unchanged, thresholds and what follows are not
+    assert other.stdout.count('not made again') == 6, other.stdout # training, scores, adjustment (also of the untrained network) and people are unchanged, thresholds and what follows are not
 
 def test_control_on_the_fixations_of_other_images(world, tmp_path):
     r = done('run', '--data', world, '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--shuffled', 'true')
     assert r.returncode == 0, r.stderr
     summary, kept = json.loads((tmp_path/'run/summary.json').read_text()), {f.name for f in (tmp_path/'run/controls').iterdir()}
-    assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled'} and summary['shuffled'].keys() == summary['untrained'].keys() < summary['spearman'].keys()
+    assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled', 'untrained_adjusted.nc', 'shuffled_adjusted.nc'} and summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
     marked = pd.read_csv(tmp_path/'run/controls.csv').fillna(dict(not_beaten=''))
     assert {c: int((t.not_beaten != '').sum()) for c, t in marked.groupby('claim')} == summary['not_beaten'] and {'untrained', 'shuffled', 'area', 'random names'} <= set(marked)
-    assert pd.read_csv(tmp_path/'run/people.csv').n_images.gt(0).all() and {'people.png', 'controls.png', 'explained.png', 'categories.png'} <= {f.name for f in (tmp_path/'run/figures').iterdir()}
+    assert pd.read_csv(tmp_path/'run/people.csv').n_images.gt(0).all() and {'people.png', 'controls.png', 'controls_adjusted.png', 'explained.png', 'categories.png'} <= {f.name for f in (tmp_path/'run/figures').iterdir()}
     shown = (tmp_path/'run/model.html').read_text()
     assert 'claims beat all controls' in shown and 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
 
