@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 
 run: $(READY)
 	saliency-nb world data/world
-	saliency-nb run --model dinet --data data/world --out runs/world --height 240 --width 320 --features 64 --n-bases 64 \
+	saliency-nb run --model dinet --data data/world --out runs/world --height 180 --width 240 --features 64 --n-bases 64 \
 	  --epochs 10 --lr 0.0005 --lr-every 7 --epochs2 4 --lr2 0.0005 --shuffled true
 
 # the first real result: OSIE eye tracking and an ImageNet backbone, neither of which is part of this repository (data/README.md)

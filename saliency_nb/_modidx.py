@@ -206,6 +206,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'saliency_nb/contributions.py'),
                                            'saliency_nb.contributions.mean_iou': ( 'contributions.html#mean_iou',
                                                                                    'saliency_nb/contributions.py'),
+                                           'saliency_nb.contributions.named_share': ( 'contributions.html#named_share',
+                                                                                      'saliency_nb/contributions.py'),
                                            'saliency_nb.contributions.naming_p_values': ( 'contributions.html#naming_p_values',
                                                                                           'saliency_nb/contributions.py'),
                                            'saliency_nb.contributions.over_seeds': ( 'contributions.html#over_seeds',

@@ -103,10 +103,14 @@ class Adjustment:
         self.rows.append((str(image), columns, X, y.sum(1)))
 
     def state(self): # name -> array
+        "All that it holds."
         ids, columns, X, y = zip(*self.rows) if self.rows else ((), [np.zeros(0, int)], [np.zeros((0, 0))], [np.zeros(0)])
         return dict(left=self.left, right=self.right, count=self.count, ids=np.array(ids, str), shapes=np.array([x.shape for x in X]), columns=np.concatenate(columns), X=np.concatenate([x.ravel() for x in X]), y=np.concatenate(y))
 
-    def merge(self, state): # self
+    def merge(self,
+        state: dict, # of other images
+    ): # self
+        "Add the sums of other images."
         for k in ('left', 'right', 'count'): setattr(self, k, getattr(self, k) + state[k])
         if len(state['ids']):
             (r, k), cut = state['shapes'].T, lambda v, sizes: np.split(v, np.cumsum(sizes)[:-1])
@@ -125,7 +129,7 @@ def solved(
     ridge: float = 1e-3, # lambda, relative to the mean variance of a name
     level: float = .95, # of the intervals
     folds: int = 200, # random parts of the images
-) -> xr.Dataset: # (basis, semantic) adjusted; (semantic) effect: their sum, low, high, p_value, q_value, count; (semantic, fold) influence: what leaving a fold's images out takes from the effect; (basis) named, center
+) -> xr.Dataset: # (basis, semantic) adjusted; (semantic) effect: their sum, low, high, p_value, q_value, count; (semantic, fold) influence: what leaving a fold's images out takes from the effect, to first order; (basis) named, center
     "beta[n, c], and intervals of its sum over n; raises `ParameterError` where nothing can be compared."
     count, C = total.count, len(total.count)
     if not total.left[:C, :C].any(): raise ParameterError('no image has two objects with different names: there is nothing to compare within an image; use the plain contrast.')

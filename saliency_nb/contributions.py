@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_contrasts', 'beyond_chance', 'routes', 'same_routes',
-           'fold_draws', 'expanded_tail', 'tails', 'ratio_interval', 'bootstrap_interval', 'p_values',
+           'named_share', 'fold_draws', 'expanded_tail', 'tails', 'ratio_interval', 'bootstrap_interval', 'p_values',
            'replicated_contributions', 'contribution_interval', 'split_contributions', 'mean_iou', 'permuted_orders',
            'naming_p_values', 'fold_sums', 'contributions', 'published_intervals', 'generated_population', 'sampled',
            'covered_by', 'coverage_study', 'coverage_summary', 'in_own_units', 'statistic_replicates', 'over_seeds',
@@ -71,9 +71,14 @@ def same_routes(
     a, b = routes(first, top), routes(second, top)
     names = [s for s in a if s in b]
     if not names: raise ParameterError('the two models were probed on different semantics: there is nothing to compare.')
-    named = np.minimum(*(r.loc[names, names].abs().sum() / r[names].abs().sum().clip(lower=1e-300) for r in (a, b)))
+    named = pd.Series(np.minimum(named_share(first, top)[names], named_share(second, top)[names]), names)
     a, b = (r.loc[names, names] for r in (a, b))
     return pd.DataFrame(dict(same=(a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()).replace(0, np.nan), named=named))
+
+def named_share(alignment, top) -> pd.Series: # index: semantic; 0 to 1
+    "Share of sum_n |d[n, c]| that comes through names of bases."
+    d = np.abs(np.nan_to_num(basis_contrasts(alignment).values)); shares = semantic_shares(beyond_chance(alignment), min(top, alignment.sizes['semantic'])).sum(1)
+    return pd.Series(shares @ d / np.maximum(d.sum(0), 1e-300), alignment.semantic.values)
 
 # %% ../nbs/10_contributions.ipynb #71c68bcc
 def fold_draws(
@@ -446,7 +451,7 @@ def adjusted_differences(
     if not names or first.attrs['data'] != second.attrs['data'] or (a['count'] != b['count']).any(): raise ParameterError('the two models were probed on different images or semantics: there is nothing to compare image by image.')
     (v, i), (w, j) = ((d.effect.values / (s := d.effect.values.std(ddof=1)), d.influence.values / s) for d in (a, b))
     change = i - j; folds = (change != 0).any(0).sum()
-    error = np.sqrt((change**2).sum(1) - change.sum(1)**2 / max(folds, 1)) if folds else np.zeros(len(names))
+    error = np.sqrt(((change**2).sum(1) - change.sum(1)**2 / max(folds, 1)) * (folds - 1) / max(folds, 1)) if folds else np.zeros(len(names))
     df, enough = np.maximum(np.minimum(a['count'].values, max(folds, 1)) - 1, 1), a['count'].values >= FEWEST
     reach = np.where(enough, student.ppf((1 + level) / 2, df) * error, np.nan)
     q = q_values(np.where(enough, np.where(error > 0, 2 * student.sf(abs(v - w) / np.maximum(error, 1e-300), df), 1.), np.nan))
@@ -468,7 +473,7 @@ def agreement(
     seed: int = 0, # of permutations and bootstrap
     replicates: int = 300, # bootstrap samples of the probe images
     adjustment: xr.Dataset | None = None, # from `adjusted_contrasts`, of the same model and probe
-) -> pd.DataFrame: # index: I, C, adjusted, their differences, and baselines; columns: spearman (median over permutations), low, high (95% over images; 2.5% and 97.5% of permutations)
+) -> pd.DataFrame: # index: I, C, adjusted, their differences, and baselines; columns: spearman (median over permutations), low, high (range of 95% of the resamples of the images; for permuted weights, of the permutations)
     "Spearman correlation of I, C, the adjusted contrast, minus the area, and I and C with permuted weights, with a known ranking; differences are paired."
     names = [s for s in alignment.semantic.values if s in truth.index and (adjustment is None or s in adjustment.semantic.values)]
     if len(names) < 3: raise ParameterError(f'only {len(names)} semantics are in both lists: a rank correlation needs three or more.')
@@ -495,10 +500,10 @@ def sign_errors(
     column: str = 'contrast', # or 'contribution'
     above: float = .5, # share of the largest |weight| that counts as strong
 ) -> list: # semantics whose sign is wrong
-    "Semantics with a strong planted weight and the wrong sign."
+    "Semantics with a strong planted weight and the opposite sign; zero (no basis carries the name) has none."
     strong = truth[truth.abs() > above * truth.abs().max()]
     measured = table.set_index('semantic')[column]
-    return [s for s in strong.index if s in measured and np.sign(measured[s]) != np.sign(strong[s])]
+    return [s for s in strong.index if s in measured and measured[s] * strong[s] < 0]
 
 # %% ../nbs/10_contributions.ipynb #e52732be
 def controls(

@@ -39,7 +39,7 @@ def save_figure(
 # %% ../nbs/11_figures.ipynb #89b1757f
 PANELS = dict(contrast=('low', 'high', 'q_value', 'contrast C: mean logit inside minus outside', 'what the model does on it'),
               adjusted=('adjusted_low', 'adjusted_high', 'adjusted_q', 'adjusted contrast: part of the logit', 'what the name adds by itself'),
-              contribution=('contribution_low', 'contribution_high', 'contribution_q', "contribution I: share of the readout", "what the readout's weights are named"))
+              contribution=('contribution_low', 'contribution_high', 'contribution_q', "contribution I: sum of basis weights", "what the readout's weights are named"))
 
 def contribution_figure(
     table: pd.DataFrame, # from `contributions`
@@ -207,7 +207,7 @@ def basis_names(
     most: int = 2, # names
 ) -> str: # e.g. 'face, smiling'
     "The semantics a basis is best aligned with, beyond chance."
-    lift = (alignment.iou - alignment.chance_iou).sel(basis=basis).to_series().nlargest(most)
+    lift = pd.Series(beyond_chance(alignment.sel(basis=[basis]))[0], alignment.semantic.values).nlargest(most)
     return ', '.join(lift.index[lift > 0]) or 'nothing beyond chance'
 
 @torch.no_grad()
@@ -317,7 +317,8 @@ def basis_card(
     ax = axes['names']; y = np.arange(len(best))
     ax.barh(y, iou[best.index], color='#56B4E9', edgecolor='black', lw=.4, label='alignment (IoU)'); ax.plot(iou[best.index] - best, y, 'k|', ms=12, mew=2, label='chance')
     ax.set_yticks(y, [f'{s} ({l:+.2f})' for s, l in best.items()], fontsize=8); ax.spines[['top', 'right']].set_visible(False)
-    ax.set_xlabel('alignment, chance marked', fontsize=8); ax.set_title('aligned beyond chance with' if len(best) else 'aligned with nothing beyond chance', fontsize=8)
+    if not len(best): ax.set(xticks=[], yticks=[])
+    ax.set_xlabel('alignment, chance marked' if len(best) else '', fontsize=8); ax.set_title('aligned beyond chance with' if len(best) else 'aligned with nothing beyond chance', fontsize=8)
     for k, (i, z) in enumerate(top):
         ax, extent = axes[f'i{k}'], (-.5, z.shape[1] - .5, z.shape[0] - .5, -.5)
         ax.imshow(as_rgb(images[i]['image']), extent=extent, alpha=.8)
