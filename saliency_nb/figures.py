@@ -51,9 +51,12 @@ def contribution_figure(
     fig, axes = plt.subplots(1, len(columns), figsize=(2 + 3.5 * len(columns), 1.4 + .24 * len(t)), sharey=True, layout='constrained', squeeze=False)
     for ax, c in zip(axes[0], columns):
         low, high, q, label, title = PANELS[c]
-        known = low in t and t[low].notna().any()
-        dots(ax, t[c], t.category, t[low] if known else None, t[high] if known else None, t[q] < .05 if q in t and t[q].notna().any() else None)
-        ax.set(xlabel=label + ('\n(95% interval over images)' if known else '\n(no interval: no counts were kept)'), title=title)
+        known, nameless = low in t and t[low].notna().any(), t[c].eq(0) if c == 'contribution' else t[c].isna()
+        shown = t[c].mask(nameless)
+        dots(ax, shown, t.category, t[low].where(~nameless) if known else None, t[high].where(~nameless) if known else None, t[q] < .05 if q in t and t[q].notna().any() else None)
+        ax.plot(np.zeros(nameless.sum()), np.flatnonzero(nameless), 'x', color='#7F7F7F', ms=5)
+        note = ('\n(95% interval over images' if known else '\n(no interval: no counts were kept') + ('; x: no basis has this name)' if nameless.any() and c == 'contribution' else ')')
+        ax.set(xlabel=label + note, title=title)
     axes[0, 0].set_yticks(range(len(t)), [f'{s} ({n:.0f})' if n == n else s for s, n in zip(t.semantic, t.n_images)]); axes[0, 0].set_ylabel('semantic (number of images)' if t.n_images.notna().any() else 'semantic')
     category_legend(fig, t.category)
     return fig
@@ -148,7 +151,7 @@ def truth_figure(
     fig, axes = plt.subplots(1, len(labels), figsize=(4.5 * len(labels), 3.8), layout='constrained', squeeze=False)
     for ax, (column, label) in zip(axes[0], labels.items()):
         low, high = PANELS[column][:2]
-        if column != 'contribution': ax.errorbar(t.truth, t[column], yerr=np.clip([t[column] - t[low], t[high] - t[column]], 0, None), fmt='none', ecolor='grey', lw=1)
+        if low in t and t[low].notna().any(): ax.errorbar(t.truth, t[column], yerr=np.clip([t[column] - t[low], t[high] - t[column]], 0, None), fmt='none', ecolor='grey', lw=1)
         ax.scatter(t.truth, t[column], c=[CATEGORY_COLORS[c] for c in t.category], edgecolor='black', lw=.5, zorder=3)
         name_points(ax, t.truth.to_numpy(), t[column].to_numpy(), t.semantic)
         ax.axhline(0, color='black', lw=.6); ax.set(xlabel=name, ylabel=label, title=f'Spearman {spearmanr(t.truth, t[column]).statistic:.2f}, {len(t)} semantics')
@@ -263,7 +266,7 @@ def explain_figure(
         picture = axes[k].imshow(moved[s], cmap='RdBu_r', vmin=-limit, vmax=limit, extent=(.5, extent[1] - 1, extent[2] - 1, .5))
         axes[k].set_title(f'{label(s)}: {effect[s]:+.2f}', fontsize=8)
     for k, ax in axes.items():
-        if k in ('image', 'prediction', *shown): ax.contour(region, [.5], colors='black' if k in shown else 'white', linewidths=1)
+        if k in ('image', 'prediction', *shown): ax.contour(np.arange(-1, region.shape[1] + 1), np.arange(-1, region.shape[0] + 1), np.pad(region, 1), [.5], colors='black' if k in shown else 'white', linewidths=1.5); ax.set(xlim=extent[:2], ylim=extent[2:])
         if k != 'bars': ax.axis('off')
     if shown: fig.colorbar(picture, ax=[axes[f'map{width - 1}'], axes[f'map{2 * width - 1}']], label='logit, relative to its mean', shrink=.7)
     else: fig.suptitle('no basis has a name beyond chance', fontsize=8)
