@@ -14,8 +14,9 @@ from saliency_nb.chance import habits_of
 from saliency_nb.core import versions
 import saliency_nb.dissection as dissection
 from saliency_nb.dissection import Dissection, dissect, intersections, packed, results, tail_bits
-from saliency_nb.semantics import Regions, osie_regions
+from saliency_nb.semantics import osie_regions
 from saliency_nb.thresholds import LogitHistograms, Zoom, Zooms, adaptive_thresholds
+from simulated import Simulated, pair_loop
 
 parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
 parser.add_argument('--images', type=int, default=3500); parser.add_argument('--n-bases', type=int, default=512); parser.add_argument('--semantics', type=int, default=1300)
@@ -31,15 +32,6 @@ def best(work, repeats=7):
     for _ in range(repeats): start = time.thread_time(); work(); times.append(1000 * (time.thread_time() - start))
     return min(times)
 
-def pair_loop(z, thresholds, masks):
-    "The published procedure."
-    result = np.zeros((len(z), len(masks)))
-    for n in range(len(z)):
-        for c in range(len(masks)):
-            on, region = (z[n] > thresholds[n]).float(), masks[c].float()
-            result[n, c] = (on * region).sum().item() / ((on + region) > 0).float().sum().item()
-    return result
-
 def count(words): return np.bitwise_count(words).sum(0, dtype=np.uint32)
 
 def numpy_bits(z, thresholds, masks):
@@ -51,15 +43,6 @@ def compiled(z, thresholds, masks):
     on, g = tail_bits(z.numpy(), thresholds.numpy(), -thresholds.numpy())[0], packed(masks.numpy())
     both = intersections(on, g).T.astype(float)
     return both / (count(on.T)[:, None] + count(g.T) - both)
-
-class Simulated(Regions):
-    "Boxes of about 25 of many semantics per image, made from the image's number."
-    def __init__(self, images, semantics, most=25): super().__init__(dict.fromkeys(range(images), ''), [f'semantic_{c:04d}' for c in range(semantics)], []); self.most = most
-    def masks(self, i, grid):
-        g = np.random.default_rng(i); c = g.choice(len(self.semantics), min(self.most, len(self.semantics)), replace=False)
-        (y, x), (h, w) = g.integers(0, (grid[0] - 2, grid[1] - 2), (len(c), 2)).T, g.integers(1, np.array(grid) // 2, (len(c), 2)).T
-        rows, columns = np.arange(grid[0]), np.arange(grid[1])
-        return [self.semantics[k] for k in c], ((rows >= y[:, None]) & (rows <= (y + h)[:, None]))[:, :, None] & ((columns >= x[:, None]) & (columns <= (x + w)[:, None]))[:, None]
 
 def simulation(images, n, semantics, grid, most=25):
     "Dissect generated activations: a few maps of noise, shifted from image to image. Returns processor seconds and what was found."

@@ -3,17 +3,17 @@
     python bench/gpu.py
 
 DINet on ResNet-50 at 480 x 640, 512 bases on a grid of 60 x 80, 25 of 1,300 semantics in each image; random weights and images held in memory, so decoding is left out. Wall time after a
-warm-up, in float32 (convolutions in TensorFloat-32, torch's default), and with the network in bfloat16. The published pair loop (bench/dissection.py) is timed on the same GPU. The dissection is timed with all images
+warm-up, in float32 (convolutions in TensorFloat-32, torch's default), and with the network in bfloat16. The published pair loop (bench/simulated.py) is timed on the same GPU. The dissection is timed with all images
 and with a third of them, because tests of 665,600 pairs cost the same whatever their number. Writes bench/gpu.json.
 """
 import argparse, json, time
 from pathlib import Path
-import numpy as np, torch
+import torch
 import saliency_nb.dissection as dissection
 from saliency_nb.bases import build_model, initialise
 from saliency_nb.core import versions
-from saliency_nb.semantics import Regions
 from saliency_nb.thresholds import adaptive_thresholds
+from simulated import Simulated, pair_loop
 
 parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
 parser.add_argument('--backbone', default='resnet50'); parser.add_argument('--size', type=int, nargs=2, default=(480, 640)); parser.add_argument('--n-bases', type=int, default=512); parser.add_argument('--semantics', type=int, default=1300)
@@ -21,16 +21,6 @@ parser.add_argument('--images', type=int, default=600); parser.add_argument('--b
 args = parser.parse_args()
 device = 'cuda' if torch.cuda.is_available() else 'cpu'
 print(torch.cuda.get_device_name() if device == 'cuda' else 'no GPU here', flush=True)
-
-class Boxes(Regions):
-    "25 boxes per image, made from the image's number."
-    def __init__(self, images): super().__init__(dict.fromkeys(range(images), ''), [f'semantic_{c:04d}' for c in range(args.semantics)], [])
-    def image_path(self, i): return i
-    def masks(self, i, grid):
-        g = np.random.default_rng(i); c = g.choice(args.semantics, min(25, args.semantics), replace=False)
-        (y, x), (h, w) = g.integers(0, (grid[0] - 2, grid[1] - 2), (len(c), 2)).T, g.integers(1, np.array(grid) // 2, (len(c), 2)).T
-        rows, columns = np.arange(grid[0]), np.arange(grid[1])
-        return [self.semantics[k] for k in c], ((rows >= y[:, None]) & (rows <= (y + h)[:, None]))[:, :, None] & ((columns >= x[:, None]) & (columns <= (x + w)[:, None]))[:, None]
 
 few = torch.randn(20, 3, *args.size, generator=torch.Generator().manual_seed(0))
 class Images(torch.utils.data.Dataset):
@@ -43,14 +33,6 @@ def seconds(work):
     start = time.perf_counter(); result = work()
     if device == 'cuda': torch.cuda.synchronize()
     return time.perf_counter() - start, result
-
-def pair_loop(z, thresholds, masks): # the published procedure, on the GPU
-    result = np.zeros((len(z), len(masks)))
-    for n in range(len(z)):
-        for c in range(len(masks)):
-            on, region = (z[n] > thresholds[n]).float(), masks[c].float()
-            result[n, c] = (on * region).sum().item() / ((on + region) > 0).float().sum().item()
-    return result
 
 torch.manual_seed(0)
 model = initialise(build_model('dinet', n_bases=args.n_bases, backbone=args.backbone), few[:4]).to_phase2().eval().to(device, memory_format=torch.channels_last)
@@ -65,8 +47,8 @@ for name, model.basis_logits in (('float32', network), ('bfloat16', half)):
     with torch.no_grad():
         forward(); plain = seconds(forward)[0]
         twice, thresholds = seconds(lambda: adaptive_thresholds(model, Images(), batch=args.batch))
-        dissection.dissect(model, Boxes(args.batch), thresholds, tuple(args.size), args.batch) # compiled code is loaded
-        few_images, many = (seconds(lambda: dissection.dissect(model, Boxes(n), thresholds, tuple(args.size), args.batch))[0] for n in (args.images // 3, args.images))
+        dissection.dissect(model, Simulated(args.batch, args.semantics), thresholds, tuple(args.size), args.batch) # compiled code is loaded
+        few_images, many = (seconds(lambda: dissection.dissect(model, Simulated(n, args.semantics), thresholds, tuple(args.size), args.batch))[0] for n in (args.images // 3, args.images))
         each = (many - few_images) / (args.images - args.images // 3) # what does not grow with the images: memory for the folds, tests of all pairs
     found[name] = dict(forward=round(args.images / plain), thresholds=round(args.images / twice), dissection=round(1 / each), dissection_ms=round(1000 * each, 2), network_ms=round(1000 * plain / args.images, 2), dissection_once_seconds=round(many - each * args.images, 1), largest_error_of_share=round(float(abs(thresholds.active - .2).max()), 5))
     print(f'{name}, images per second:', found[name], flush=True)

@@ -51,11 +51,11 @@ def contribution_figure(
     fig, axes = plt.subplots(1, len(columns), figsize=(2 + 3.5 * len(columns), 1.4 + .24 * len(t)), sharey=True, layout='constrained', squeeze=False)
     for ax, c in zip(axes[0], columns):
         low, high, q, label, title = PANELS[c]
-        known, nameless = low in t and t[low].notna().any(), t[c].eq(0) if c == 'contribution' else t[c].isna()
+        known, nameless = low in t and t[low].notna().any(), t[c].eq(0) & (c == 'contribution')
         shown = t[c].mask(nameless)
         dots(ax, shown, t.category, t[low].where(~nameless) if known else None, t[high].where(~nameless) if known else None, t[q] < .05 if q in t and t[q].notna().any() else None)
         ax.plot(np.zeros(nameless.sum()), np.flatnonzero(nameless), 'x', color='#7F7F7F', ms=5)
-        note = ('\n(95% interval over images' if known else '\n(no interval: no counts were kept') + ('; x: no basis has this name)' if nameless.any() and c == 'contribution' else ')')
+        note = ('\n(95% interval over images' if known else '\n(no interval: no counts were kept') + ('; x: no basis has this name)' if nameless.any() else ')')
         ax.set(xlabel=label + note, title=title)
     axes[0, 0].set_yticks(range(len(t)), [f'{s} ({n:.0f})' if n == n else s for s, n in zip(t.semantic, t.n_images)]); axes[0, 0].set_ylabel('semantic (number of images)' if t.n_images.notna().any() else 'semantic')
     category_legend(fig, t.category)

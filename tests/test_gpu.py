@@ -2,6 +2,7 @@
 import numpy as np, pandas as pd, pytest, torch
 from saliency_nb.adjustment import adjusted_contrasts
 from saliency_nb.bases import build_model, initialise
+from saliency_nb.chance import habits_of
 from saliency_nb.core import rng
 from saliency_nb.dissection import Dissection, dissect
 from saliency_nb.runs import Analysis, analysis_parameters, open_data
@@ -46,7 +47,6 @@ def test_histograms_and_thresholds_are_equal():
 
 def test_dissection_counts_are_equal(world):
     "The same logits: counts to the last bit, sums of activations to rounding."
-    from saliency_nb.chance import habits_of
     habits = habits_of(open_data(world, 0).regions, (12, 16)); totals = {d: Dissection(habits, 8, torch.ones(8, 3, 3, device=d)) for d in ('cpu', 'cuda')}
     for i, names, masks in habits.masks:
         z = torch.from_numpy(rng(0, 'logits', i).normal(size=(8, 12, 16))).float()

@@ -2,7 +2,7 @@
 import cv2, numpy as np, pandas as pd, pytest, torch
 from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, basis_maps, named_objects, object_design, solved
 from saliency_nb.bases import build_model
-from saliency_nb.contributions import adjusted_differences, basis_contrasts, contrast_differences
+from saliency_nb.contributions import adjusted_differences, basis_contrasts, contrast_differences, generated_population, sampled
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
@@ -212,9 +212,8 @@ def test_differences_of_adjusted_contrasts_hold_and_find():
     assert .01 < wrong / sum(seen) < .1 # nominal 5%
     with pytest.raises(ParameterError, match='different images'): adjusted_differences(first, adjusted(list(maps(1))[:30], regions))
 
-def test_differences_of_contrasts_by_folds(tmp_path):
+def test_differences_of_contrasts_by_folds():
     "Where single images were not kept, folds of the same data take their place; of other data they must not."
-    from saliency_nb.contributions import generated_population, sampled
     a, b = (sampled(generated_population(k), np.arange(300)).drop_vars('image_contrast', errors='ignore').assign_attrs(data='these') for k in (1, 2))
     names = [s for s in a.semantic.values if s in b.semantic.values]
     assert set(contrast_differences(a, b).index) == set(names)
