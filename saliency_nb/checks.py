@@ -19,7 +19,9 @@ import cv2, numpy as np, pandas as pd
 from scipy.stats import rankdata
 from tqdm import tqdm
 from .core import DataError, Problems, existing_folder, read_json, rng, whole_file, write_json
-from .fixations import FIXATION_COLUMNS, IMAGES, OSIE_FRAME, OSIE_SIGMA, density, fixation_map, load_map, load_rgb, osie_eye, read_fixations, read_gaze, read_mat
+from .core import IMAGES
+from .fixation_readers import read_fixations
+from .fixations import FIXATION_COLUMNS, OSIE_FRAME, OSIE_SIGMA, density, fixation_map, load_map, load_rgb, osie_eye, read_gaze, read_mat
 from .semantics import OSIE_ATTRIBUTES, Boxes, OsieRegions, Regions, box_regions, read_regions, region_layouts
 
 # %% ../nbs/12a_checks.ipynb #f5eca15c
@@ -159,7 +161,7 @@ def osie_contents(root: Path, found: Findings) -> Contents:
     with noted.caught():
         for i, read in osie_eye(root/'eye/fixations.mat').items():
             with noted.caught(f'all/{i}'): eye[i] = read()
-    for key, sentence in noted: found.add('unreadable fixations', sentence, key)
+    for key, sentence, _ in noted: found.add('unreadable fixations', sentence, key)
     if not images: raise DataError(f'{root}/stimuli: no images; fetch OSIE again.')
     if eye:
         partners(images, eye, 'image without fixations', 'all', 'eye/fixations.mat has nothing for this image; fetch OSIE again', found)
@@ -232,7 +234,7 @@ def other_contents(root: Path, found: Findings) -> Contents:
     if region_layouts(root):
         with problems.caught(): regions = read_regions(root, problems=problems)
     for name in regions.uncategorised if regions else (): found.add('name without category', f"{root}: '{name}' has no semantic category.")
-    for image, sentence in problems: found.add('left out by the reader', sentence, f'all/{image}' if image else '')
+    for image, sentence, _ in problems: found.add('left out by the reader', sentence, f'all/{image}' if image else '')
     return Contents(data.name, images, data.fixations[FIXATION_COLUMNS].assign(image=[f'all/{i}' for i in data.fixations.image]), regions, data.sigma)
 
 # %% ../nbs/12a_checks.ipynb #89db664c

@@ -20,7 +20,8 @@ from papermill.exceptions import PapermillExecutionError
 from . import core
 from .core import (CheckpointError, DataError, ParameterError, Problems, SaliencyError, derived_seed, existing_file, existing_folder, fingerprint, fingerprint_code, fingerprint_files,
                               read_json, rng, versions, whole_file, write_json)
-from .fixations import FixationSet, SaliencyDataset, check_images, read_fixations, split_ids
+from .fixations import FixationSet, SaliencyDataset, check_images, split_ids
+from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
 from .training import NAMES, evaluate, other_images, preloaded, train, with_activations
@@ -76,7 +77,7 @@ class RunData:
     regions: Regions | None # named regions of the probe images; None where nothing is annotated
     truth: pd.Series # index: semantic; planted weight, or human fixation enrichment; empty where nothing is known
     truth_name: str # 'planted weight' or 'human enrichment'
-    left_out: Problems # (image id, sentence): what is wrong with the data set; empty in strict mode
+    left_out: Problems # what is wrong with the data set; empty in strict mode
 
     def fingerprint(self) -> str: # 16 hexadecimal digits
         "Hash of everything in it."
@@ -124,7 +125,7 @@ def scored_regions(
     graphs = dict(ids=val.ids, min_images=min_images) if region_layouts(path)[0][0] in ('gqa', 'vg') else {}
     regions = read_regions(path, os.path.commonpath([Path(p).parent for p in val.images.path]), **graphs, **noted(problems))
     for i in val.ids:
-        if i not in regions.images and i not in dict(problems): problems.add(f'{path}: no regions for image {i}; annotate it, or leave such images out (lenient).', i)
+        if i not in regions.images and i not in problems.images: problems.add(f'{path}: no regions for image {i}; annotate it, or leave such images out (lenient).', i)
     return regions.subset([i for i in val.ids if i in regions.images])
 
 def noted(problems: Problems) -> dict:

@@ -18,7 +18,8 @@ from pathlib import Path
 import cv2, ijson, numpy as np, pandas as pd
 from pycocotools import mask as rle
 from .core import DataError, ParameterError, Problems, existing_file, existing_folder, fingerprint, fingerprint_code, fingerprint_files, read_json, whole_file
-from .fixations import IMAGES, FixationSet, OSIE_FRAME, image_files, image_size, read_mat
+from .core import IMAGES
+from .fixations import FixationSet, OSIE_FRAME, image_files, image_size, read_mat
 from .vocabulary import Vocabulary, attribute_name, canonical, category, coco_name, object_name, uncategorised
 
 # %% ../nbs/08_semantics.ipynb #05c51567
@@ -468,7 +469,7 @@ def coco_regions(
                 if panoptic: annotated[image] = (size, pngs/a['file_name'], [(names[s['category_id']], s['id']) for s in a['segments_info']])
                 else: annotated.setdefault(image, (size, []))[1].append((names[a['category_id']], a['segmentation']))
             except (KeyError, TypeError) as e: annotated.pop(image, None); raise DataError(f'{path}: an annotation of image {image} has no usable {e}, or one that is not listed; fetch the annotations again.') from None
-    broken = {i for i, _ in noted}
+    broken = noted.images
     used = used_images([i for i in annotated if i not in broken], found, None if ids is None else [i for i in ids if i not in broken], path, images, noted)
     regions = (PanopticRegions if panoptic else InstanceRegions)(used, sorted({n for i in used for n, _ in annotated[i][-1]}), [path], rule)
     regions.segments, regions.left_out = {i: annotated[i] for i in used}, unmatched(annotated, found)

@@ -9,8 +9,8 @@ from scipy.io import loadmat, savemat
 from scipy.sparse import csc_matrix
 from torch.utils.data import DataLoader
 from saliency_nb.core import DataError, ParameterError, Problems, rng
-from saliency_nb.fixations import (FIXATION_COLUMNS, LAYOUTS, FixationSet, SaliencyDataset, check_images, density, fixation_map, found_fixations, load_map, read_codecharts, read_csv,
-                                   read_fixations, read_mit1003, read_osie, read_pysaliency, read_salicon)
+from saliency_nb.fixation_readers import LAYOUTS, found_fixations, read_codecharts, read_csv, read_fixations, read_mit1003, read_pysaliency
+from saliency_nb.fixations import FIXATION_COLUMNS, FixationSet, SaliencyDataset, check_images, density, fixation_map, load_map, read_osie, read_salicon
 from saliency_nb.metrics import auc_judd, cc, kld, nss, sim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -354,7 +354,7 @@ def test_broken_input_lenient(kind, tmp_path):
 def test_lenient_collects_all_that_is_wrong(tmp_path):
     root, problems = salicon(tmp_path), Problems(strict=False)
     cut(root/image_b); (root/'fixations/train/a.mat').unlink(); grey(root/'maps/train/z.png', np.ones(SIZE, np.uint8))
-    assert opened(root, problems).ids == ['c'] and [i for i, _ in problems] == ['', 'a', 'b']
+    assert opened(root, problems).ids == ['c'] and [p.image for p in problems] == ['z', 'a', 'b']
     assert not Problems(strict=False) and len(opened(salicon(tmp_path/'whole'), Problems(strict=False))) == 3
 
 def test_pysaliency_fixations_of_other_stimuli(tmp_path):
