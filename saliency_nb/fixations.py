@@ -42,6 +42,7 @@ class FixationSet:
     px_per_degree: float = np.nan # px of the frame per degree of visual angle, where it is known
     left_out: int = 0 # fixations outside the images or without a number, which raw eye data contain and the table does not
     notes: Problems = field(default_factory=lambda: Problems(strict=False), repr=False) # which images they were left out of
+    unused: dict = field(default_factory=dict, repr=False) # image id -> path, of images that were left out
 
     @property
     def ids(self) -> list: return list(self.images.index) # image ids
@@ -277,7 +278,9 @@ def assembled(
     fixations = pd.concat([f.assign(image=i) for i, (f, _) in read.items()], ignore_index=True)
     fixations = fixations.assign(**{k: v for k, v in UNKNOWN.items() if k not in fixations})
     more = [c for c in fixations.columns if c not in FIXATION_COLUMNS]
-    return checked(FixationSet(name, table, fixations[FIXATION_COLUMNS + more], float(sigma or .03 * table.width.median()), **known), source, problems)
+    found = FixationSet(name, table, fixations[FIXATION_COLUMNS + more], float(sigma or .03 * table.width.median()), **known)
+    kept = checked(found, source, problems)
+    return replace(kept, unused={i: Path(p) for i, p in images.items() if i not in kept.images.index})
 
 # %% ../nbs/01_fixations.ipynb #694410e4
 def read_mat(

@@ -55,8 +55,14 @@ FAULTS = dict(
     thumbnail=('image of another size', (), lambda r: Image.open(files(r, 'images/train')[5]).resize((64, 48)).save(files(r, 'images/train')[5])),
     turned_map=('map of another size', (), lambda r: Image.open(files(r, 'maps/val')[0]).transpose(Image.Transpose.ROTATE_90).save(files(r, 'maps/val')[0])),
     graph_size=('scene graph of another size', (), lambda r: graphs(r, lambda g: next(iter(g.values())).update(width=300, height=300))),
-    out_of_bounds=('fixation outside the image', (), lambda r: gaze(files(r, 'fixations/train')[0], lambda xy: np.vstack([xy[:-1], [[500, 20]]]) if len(xy) else xy)),
-    nan_fixation=('fixation outside the image', (), lambda r: gaze(files(r, 'fixations/train')[0], lambda xy: np.vstack([xy[:-1], [[np.nan, 20]]]) if len(xy) else xy)),
+    out_of_bounds=('fixations left out', (), lambda r: gaze(files(r, 'fixations/train')[0], lambda xy: np.vstack([xy[:-1], [[500, 20]]]) if len(xy) else xy)),
+    nan_fixation=('fixations left out', (), lambda r: gaze(files(r, 'fixations/train')[0], lambda xy: np.vstack([xy[:-1], [[np.nan, 20]]]) if len(xy) else xy)),
+    all_outside=('fixation outside the image', (), lambda r: gaze(files(r, 'fixations/train')[0], lambda xy: xy + 500)),
+    another_resolution=('fixation outside the image', (), lambda r: everywhere(r, lambda xy: 2 * xy)),
+    shares=('unit of the coordinates', (), lambda r: everywhere(r, lambda xy: xy / [128, 96])),
+    half_resolution=('unit of the coordinates', {'chance', 'axes', 'fixations of another image'}, lambda r: everywhere(r, lambda xy: xy / 2)),
+    turned_by_exif=('rotated by its EXIF data', (), lambda r: with_orientation(files(r, 'images/train')[2], 6)),
+    mirrored_by_exif=('rotated by its EXIF data', (), lambda r: with_orientation(files(r, 'images/val')[2], 2)),
     black_map=('empty map', (), lambda r: Image.new('L', (128, 96)).save(files(r, 'maps/train')[6])),
     graph_without_objects=('empty regions', (), lambda r: graphs(r, lambda g: next(iter(g.values())).update(objects={}))),
     flat_box=('region without area', (), lambda r: graphs(r, lambda g: first_object(g).update(h=0))),
@@ -76,6 +82,9 @@ FAULTS = dict(
     passed_on=('fixations of another image', {'chance'}, lambda r: rotated(r, 'fixations/train')),
     all_passed_on=('chance', {'fixations of another image'}, lambda r: (rotated(r, 'fixations/train'), rotated(r, 'fixations/val'))),
     two_exchanged=('fixations of another image', (), lambda r: swap(*files(r, 'fixations/train')[:2])))
+def with_orientation(path, value):
+    image = Image.open(path); exif = image.getexif(); exif[0x112] = value
+    image.save(path, quality=95, exif=exif)
 def swap(a, b): x, y = a.read_bytes(), b.read_bytes(); a.write_bytes(y); b.write_bytes(x)
 
 @pytest.mark.parametrize('fault', FAULTS)
@@ -149,7 +158,7 @@ def test_interrupt_stops_at_once(tmp_path):
             for k in range(100): os.symlink(p, root/f'images/{split}/copy{k}_{p.name}')
     script = "import sys; from saliency_nb import cli, checks; old = checks.parallel\ndef told(*a): print('started', flush=True); return old(*a)\nchecks.parallel = told; sys.exit(cli.main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, '-c', script, 'check-data', str(root), '--out', str(tmp_path/'out')], env=os.environ | dict(PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while 'started' not in process.stdout.readline(): pass
+    while 'started' not in (line := process.stdout.readline()): assert line, process.stderr.read() # '': the command has ended
     time.sleep(.3); start = time.time(); process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and time.time() - start < 20 and len(err.strip().splitlines()) == 1 and not (tmp_path/'out').exists(), err
