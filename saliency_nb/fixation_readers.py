@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['MIT1003_RATE', 'SCREEN', 'SCREEN_DEGREE', 'SPLITS', 'COLUMNS', 'WORDS', 'NUMBERS', 'MISSING', 'FROM_ONE', 'EVENTS',
-           'FIXATIONS', 'SAMPLES', 'MARKS', 'HDF5_FILES', 'HDF5_TYPES', 'LAYOUTS', 'found_fixations', 'read_mit1003',
-           'mit1003_gaze', 'category_files', 'read_cat2000', 'read_codecharts', 'screen_scale', 'from_screen',
-           'first_entry', 'scanpath_files', 'scanpaths_in', 'task_name', 'with_pictures', 'image_splits', 'selected',
-           'read_scanpaths', 'looks_on', 'named_columns', 'table_style', 'table_header', 'own_table', 'any_table',
-           'csv_table', 'are_fixations', 'is_written', 'decimal_mark', 'in_numbers', 'folders_of', 'images_below',
-           'images_named', 'meant', 'one_set', 'in_order', 'read_csv', 'read_pysaliency', 'either', 'looks_table',
-           'stimulus_files', 'in_words', 'hdf5_files', 'hdf5_stimuli', 'hdf5_fixations', 'counted', 'hdf5_scanpaths',
-           'read_pysaliency_files', 'is_salicon_json', 'read_fixations']
+           'FIXATIONS', 'SAMPLES', 'MARKS', 'DELIMITERS', 'TABLES', 'HDF5_FILES', 'HDF5_TYPES', 'LAYOUTS',
+           'found_fixations', 'read_mit1003', 'mit1003_gaze', 'category_files', 'read_cat2000', 'read_codecharts',
+           'screen_scale', 'from_screen', 'first_entry', 'scanpath_files', 'scanpaths_in', 'task_name', 'with_pictures',
+           'image_splits', 'selected', 'read_scanpaths', 'looks_on', 'named_columns', 'table_style', 'table_header',
+           'own_table', 'any_table', 'csv_table', 'raw_table', 'are_fixations', 'is_written', 'decimal_mark',
+           'in_numbers', 'folders_of', 'images_below', 'images_named', 'meant', 'one_set', 'images_beside', 'one_table',
+           'in_order', 'read_csv', 'read_pysaliency', 'either', 'looks_table', 'stimulus_files', 'in_words',
+           'hdf5_files', 'hdf5_stimuli', 'hdf5_fixations', 'counted', 'hdf5_scanpaths', 'read_pysaliency_files',
+           'is_salicon_json', 'has_folders', 'has_osie', 'has_cat2000', 'has_hdf5', 'read_fixations']
 
 # %% ../nbs/01a_fixation_readers.ipynb #b0a1d003
 import codecs, csv, inspect, os, unicodedata
@@ -54,27 +55,32 @@ def read_mit1003(
     first: bool = False, # keep the first fixation, which is on the cross before the image
     problems: Problems | None = None, # collects faults; None: stop at the first
 ) -> FixationSet: # images and fixations; those outside the image are left out and counted
-    "MIT1003's layout, gaze samples preferred to pictures of fixations; raises `DataError` where both are missing."
+    "MIT1003's layout, samples preferred to pictures of fixations; raises `DataError` where both are missing."
     root, problems = existing_folder(root, "MIT1003's ALLSTIMULI/ and DATA/"), or_strict(problems)
     images, folder, left = image_files(root/'ALLSTIMULI', problems), root/'ALLFIXATIONMAPS', {}
     official = image_files(folder, problems) if folder.is_dir() else {}
-    maps, points = ({k.removesuffix(end): p for k, p in official.items() if k.endswith(end)} for end in ('_fixMap', '_fixPts'))
+    maps = {i.removesuffix('_fixMap'): p for i, p in official.items() if i.endswith('_fixMap')}
+    points = {i.removesuffix('_fixPts'): p for i, p in official.items() if i.endswith('_fixPts')}
     gaze = {o.name: files_by_id(o, {'.mat'}, problems) for o in folders_in(root/'DATA')}
     if not gaze and not points:
-        raise DataError(f"{root}: neither DATA/OBSERVER/*.mat nor ALLFIXATIONMAPS/*_fixPts.jpg; fetch MIT1003 again.", 'image without fixations')
-    for observer, files in gaze.items(): without_image(images, files, root, f'fixations by {observer}', problems)
+        raise DataError(f"{root}: neither DATA/OBSERVER/*.mat nor ALLFIXATIONMAPS/*_fixPts.jpg; fetch MIT1003 again.",
+                        'image without fixations')
+    for who, files in gaze.items(): without_image(images, files, root, f'fixations by {who}', problems)
     without_image(images, maps, root, 'density', problems)
     without_image(images, points, root, 'fixations', problems)
+    def by(who, i):
+        path = gaze[who].get(i, root/'DATA'/who/f'{i}.mat')
+        return mit1003_gaze(path, px_per_degree)[0 if first else 1:].assign(observer=who)
     def one(i):
         size = image_size(images[i])
         if not gaze: return picture_points(points.get(i, folder/f'{i}_fixPts.jpg'), size), size
-        found = [mit1003_gaze(files.get(i, root/'DATA'/o/f'{i}.mat'), px_per_degree)[0 if first else 1:].assign(observer=o) for o, files in gaze.items()]
-        found = pd.concat(found, ignore_index=True)
+        found = pd.concat([by(who, i) for who in gaze], ignore_index=True)
         inside = found[(found.x >= 0) & (found.y >= 0) & (found.x < size[1]) & (found.y < size[0])]
         left[i] = len(found) - len(inside)
         return inside, size
     read = read_each(one, {i: i for i in images}, problems)
-    return assembled('MIT1003', root, images, read, problems, sigma, maps, px_per_degree=px_per_degree, left_out=sum(left[i] for i in read if i in left))
+    known = dict(px_per_degree=px_per_degree, left_out=sum(left[i] for i in read if i in left))
+    return assembled('MIT1003', root, images, read, problems, sigma, maps, **known)
 
 # %% ../nbs/01a_fixation_readers.ipynb #445e1349
 def mit1003_gaze(
@@ -99,8 +105,8 @@ def category_files(
         own, name = Problems(problems.strict), image_id(category.name)
         found |= {f'{name}_{i}': path for i, path in find(category, own).items()}
         for fault in own: problems.add(fault.sentence, f'{name}_{fault.image}', fault.kind)
-    if not found: raise DataError(f"{folder}: no categories; the folder must hold one folder per category.", 'missing images')
-    return found
+    if found: return found
+    raise DataError(f"{folder}: no categories; the folder must hold one folder per category.", 'missing images')
 
 def read_cat2000(
     root, # folder with Stimuli/, FIXATIONLOCS/ and, if there is one, FIXATIONMAPS/; or with trainSet/ that holds them
@@ -111,13 +117,16 @@ def read_cat2000(
     root, problems, maps = existing_folder(root, "CAT2000's Stimuli/ and FIXATIONLOCS/"), or_strict(problems), {}
     if (root/'trainSet').is_dir(): root = root/'trainSet'
     images = category_files(root/'Stimuli', image_files, problems)
-    points = category_files(root/'FIXATIONLOCS', lambda folder, own: files_by_id(folder, {'.mat'}, own), problems)
+    def mat_files(folder, own): return files_by_id(folder, {'.mat'}, own)
+    points = category_files(root/'FIXATIONLOCS', mat_files, problems)
     if (root/'FIXATIONMAPS').is_dir(): maps = category_files(root/'FIXATIONMAPS', image_files, problems)
-    for files, what in ((points, 'fixations'), (maps, 'density')): without_image(images, files, root, what, problems)
+    without_image(images, points, root, 'fixations', problems)
+    without_image(images, maps, root, 'density', problems)
     def one(i):
         path = points.get(i, root/'FIXATIONLOCS'/images[i].parent.name/f'{images[i].stem}.mat')
         with understood(path, "a map 'fixLocs'"): return map_points(read_mat(path, 'fixLocs'))
-    found = assembled('CAT2000', root, images, read_each(one, {i: i for i in images}, problems), problems, sigma, maps, px_per_degree=38.)
+    read = read_each(one, {i: i for i in images}, problems)
+    found = assembled('CAT2000', root, images, read, problems, sigma, maps, px_per_degree=38.)
     return replace(found, images=found.images.assign(category=[Path(p).parent.name for p in found.images.path]))
 
 # %% ../nbs/01a_fixation_readers.ipynb #5e2504c5
@@ -129,16 +138,21 @@ def read_codecharts(
 ) -> FixationSet: # images and positions, `t` is the viewing time
     "CodeCharts1K's layout; raises `DataError` where a folder is missing, `ParameterError` where the viewing time is."
     root, problems = existing_folder(root, "CodeCharts' raw_img/ and fix_maps/"), or_strict(problems)
-    times = sorted(int(p.name) for p in folders_in(existing_folder(root/'fix_maps', 'one folder per viewing time in ms')) if p.name.isdigit())
-    if time is not None and time not in times: raise ParameterError(f"time = {time}: {root} has the viewing times {', '.join(map(str, times))} ms.")
+    folders = folders_in(existing_folder(root/'fix_maps', 'one folder per viewing time in ms'))
+    times = sorted(int(p.name) for p in folders if p.name.isdigit())
+    if time is not None and time not in times:
+        raise ParameterError(f"time = {time}: {root} has the viewing times {', '.join(map(str, times))} ms.")
     images, used, maps = image_files(root/'raw_img', problems), [time] if time is not None else times, {}
     points = {t: image_files(root/f'fix_maps/{t}', problems) for t in used}
     if time is not None and (root/f'heatmaps/{time}').is_dir(): maps = image_files(root/f'heatmaps/{time}', problems)
-    for what, files in [(f'positions at {t} ms', points[t]) for t in used] + [('density', maps)]: without_image(images, files, root, what, problems)
+    for t in used: without_image(images, points[t], root, f'positions at {t} ms', problems)
+    without_image(images, maps, root, 'density', problems)
     def one(i):
         size = image_size(images[i])
-        return pd.concat([picture_points(points[t].get(i, root/f'fix_maps/{t}/{i}.png'), size).assign(t=float(t)) for t in used], ignore_index=True), size
-    return assembled('CodeCharts' + (f' {time} ms' if time is not None else ''), root, images, read_each(one, {i: i for i in images}, problems), problems, sigma, maps)
+        seen = {t: picture_points(points[t].get(i, root/f'fix_maps/{t}/{i}.png'), size) for t in used}
+        return pd.concat([found.assign(t=float(t)) for t, found in seen.items()], ignore_index=True), size
+    name = 'CodeCharts' if time is None else f'CodeCharts {time} ms'
+    return assembled(name, root, images, read_each(one, {i: i for i in images}, problems), problems, sigma, maps)
 
 # %% ../nbs/01a_fixation_readers.ipynb #coco0002
 SCREEN = (1050, 1680) # (height, width) of the screen, px
@@ -188,12 +202,14 @@ def scanpaths_in(
     found, owner = [], {}
     for path in paths:
         with understood(path, 'a list of scanpaths (name, subject, X, Y, T)'):
-            entries = [{'task': '', 'condition': '', 'split': '', **entry, 'image': image_id(entry['name'])} for entry in read_json(path)]
+            unknown = dict(task='', condition='', split='')
+            entries = [unknown | entry | dict(image=image_id(entry['name'])) for entry in read_json(path)]
             keys = {(e['image'], str(e['subject']), e['task'], e['condition']) for e in entries}
         twice = sorted(k for k in keys if k in owner)
         if twice:
             image, subject, *_ = twice[0]
-            raise DataError(f"{path}: holds scanpaths that {owner[twice[0]].name} holds too, such as that of subject {subject} on {image}; keep one of the two.", 'same id twice')
+            raise DataError(f"{path}: holds scanpaths that {owner[twice[0]].name} holds too, such as that of subject "
+                            f"{subject} on {image}; keep one of the two.", 'same id twice')
         owner |= dict.fromkeys(keys, path)
         found += entries
     return found
@@ -213,19 +229,22 @@ def with_pictures(
 ) -> dict: # image id -> path
     "Find the picture of each scanpath."
     files, images = defaultdict(list), {}
-    for path in files_in(existing_folder(folder, 'pictures of COCO'), IMAGES, deep=True): files[image_id(path.name)].append(path)
-    copies = {name for name, paths in files.items() if len(paths) == 1 or len({fingerprint_files([p]) for p in paths}) == 1}
+    for path in files_in(existing_folder(folder, 'pictures of COCO'), IMAGES, deep=True):
+        files[image_id(path.name)].append(path)
+    several = {name: paths for name, paths in files.items() if len(paths) > 1}
+    differ = {name for name, paths in several.items() if len({fingerprint_files([p]) for p in paths}) > 1}
     for entry in scanpaths:
         name, paths = entry['image'], files.get(entry['image'], [])
-        if name not in copies: paths = [p for p in paths if task_name(p.parent.name) == task_name(entry['task'])]
-        if name not in copies and paths: entry['image'] = f'{paths[0].parent.name}_{name}'
+        if name in differ: paths = [p for p in paths if task_name(p.parent.name) == task_name(entry['task'])]
+        if name in differ and paths: entry['image'] = f'{paths[0].parent.name}_{name}'
         if paths: images[entry['image']] = paths[0]
-    for name in sorted({e['image'] for e in scanpaths} - set(images)):
-        problems.add(f"{source}: scanpaths on image {name}, but no image of this name; add the image or remove its scanpaths.", name, 'fixations without image')
+    for name in sorted({entry['image'] for entry in scanpaths} - set(images)):
+        problems.add(f"{source}: scanpaths on image {name}, but no image of this name; add the image or remove its "
+                     "scanpaths.", name, 'fixations without image')
     return dict(sorted(images.items()))
 
 # %% ../nbs/01a_fixation_readers.ipynb #coco0009
-SPLITS = {'train': 'train', 'valid': 'val', 'validation': 'val', 'val': 'val', 'test': 'test', '': ''} # of scanpaths -> of images
+SPLITS = {'valid': 'val', 'validation': 'val'} # what files call a split -> what we call it
 
 def image_splits(
     scanpaths: list, # of dictionaries
@@ -233,8 +252,8 @@ def image_splits(
     "Where each picture belongs: to training if any of its scanpaths does, then to validation."
     found = defaultdict(set)
     for entry in scanpaths: found[entry['image']].add(SPLITS.get(entry['split'], entry['split']))
-    rank = {split: k for k, split in enumerate(('train', 'val', 'test'))}
-    return {image: min(splits, key=lambda split: rank.get(split, len(rank))) for image, splits in found.items()}
+    rank = dict(train=0, val=1, test=2)
+    return {image: min(splits, key=lambda split: rank.get(split, 3)) for image, splits in found.items()}
 
 def selected(
     scanpaths: list, # of dictionaries
@@ -245,7 +264,8 @@ def selected(
     for field, value in wanted.items():
         if value is None: continue
         known = sorted({str(e[field]) for e in scanpaths})
-        if value not in known: raise ParameterError(f"{field} = {value}: {source} has {', '.join(known) or 'none'}.")
+        if value not in known:
+            raise ParameterError(f"{field} = {value}: {source} has {', '.join(filter(None, known)) or 'none'}.")
         scanpaths = [e for e in scanpaths if str(e[field]) == value]
     return scanpaths
 
@@ -259,48 +279,59 @@ def read_scanpaths(
     images = None, # folder of the pictures, padded or original; None: `root`
     sigma: float | None = None, # blur of the density, px of the pictures; None: one degree
     problems: Problems | None = None, # collects faults; None: stop at the first
-) -> FixationSet: # images and fixations, with their `task` and `condition`; pictures without scanpaths are not in it
-    "COCO-FreeView's and COCO-Search18's layout; raises `DataError` where there are no scanpaths, `ParameterError` where none are selected."
+) -> FixationSet: # pictures that have scanpaths, and fixations with their `task` and `condition`
+    "COCO-FreeView and COCO-Search18; raises `DataError` for other layouts, `ParameterError` where nothing is selected."
     root, problems = existing_folder(root, 'scanpaths and pictures of COCO'), or_strict(problems)
     files = scanpath_files(root)
-    if not files: raise DataError(f"{root}: no .json with scanpaths (name, subject, X, Y, T); give the folder that holds one.", 'image without fixations')
+    if not files:
+        raise DataError(f"{root}: no .json with scanpaths (name, subject, X, Y, T); give the folder that holds one.",
+                        'image without fixations')
     scanpaths = scanpaths_in(files)
     paths = with_pictures(scanpaths, images or root, root, problems)
     splits = image_splits(scanpaths)
     for entry in scanpaths: entry['split'] = splits[entry['image']]
     by_image = defaultdict(list)
-    for entry in selected(scanpaths, root, split=SPLITS.get(split, split), task=task, condition=condition): by_image[entry['image']].append(entry)
+    wanted = dict(split=SPLITS.get(split, split), task=task, condition=condition)
+    for entry in selected(scanpaths, root, **wanted): by_image[entry['image']].append(entry)
     def one(i):
-        with understood(root, f'scanpaths of image {i} as lists X, Y and T of one length'): return looks_on(by_image[i], image_size(paths[i]), first)
+        size = image_size(paths[i])
+        with understood(root, f'scanpaths of image {i} as lists X, Y and T of one length'):
+            return looks_on(by_image[i], size, first), size
     read = read_each(one, {i: i for i in paths if i in by_image}, problems)
-    px_per_degree = SCREEN_DEGREE / np.median([screen_scale(size) for _, size in read.values()]) if read else np.nan
-    return assembled(root.resolve().name, root, paths, read, problems, sigma or px_per_degree, split=splits, px_per_degree=px_per_degree)
+    scale = np.median([screen_scale(size) for _, size in read.values()]) if read else 1.
+    known = dict(split=splits, px_per_degree=SCREEN_DEGREE / scale)
+    return assembled(root.resolve().name, root, paths, read, problems, sigma or known['px_per_degree'], **known)
 
 def looks_on(
     scanpaths: list, # of one picture
     size: tuple[int, int], # (height, width) of the picture, px
     first: bool, # keep the first fixation
-) -> tuple[pd.DataFrame, tuple[int, int]]: # fixations, (height, width)
+) -> pd.DataFrame: # fixations
     "Fixations of all scanpaths on one picture, in its pixels; onset is the sum of the durations before."
     parts = []
     for entry in scanpaths:
         x, y = from_screen(entry['X'], entry['Y'], size)
         durations = np.asarray(entry.get('T', np.full(len(x), np.nan)), float)
-        parts.append(dict(observer=str(entry['subject']), x=x, y=y, t=np.cumsum(durations) - durations, duration=durations, task=entry['task'], condition=entry['condition']))
+        trial = dict(observer=str(entry['subject']), task=entry['task'], condition=entry['condition'])
+        parts.append(dict(x=x, y=y, t=np.cumsum(durations) - durations, duration=durations, **trial))
     table = observers_table(parts)
-    return (table if first else table[table.order > 0]), size
+    return table if first else table[table.order > 0]
 
 # %% ../nbs/01a_fixation_readers.ipynb #csv00001
-COLUMNS = { # of a fixation -> what it is called in exports of EyeLink Data Viewer, Tobii Studio, Tobii Pro Lab and SMI BeGaze, and by people
-    'image': ['image_name', 'image_file', 'image_id', 'imagename', 'imagefile', 'img', 'MediaName', 'Presented Stimulus name', 'Presented Media name',
-              'stimulus', 'stimulus_name', 'stimulusname', 'stim', 'picture', 'photo', 'filename', 'file_name'],
-    'x': ['CURRENT_FIX_X', 'FixationPointX (MCSpx)', 'Fixation point X (MCSpx)', 'FixationPointX', 'Fixation point X', 'Fixation Position X [px]'],
-    'y': ['CURRENT_FIX_Y', 'FixationPointY (MCSpx)', 'Fixation point Y (MCSpx)', 'FixationPointY', 'Fixation point Y', 'Fixation Position Y [px]'],
+COLUMNS = { # of a fixation -> its names in exports of EyeLink, Tobii Studio and Pro Lab, SMI, and elsewhere
+    'image': ['image_name', 'image_file', 'image_id', 'imagename', 'imagefile', 'img', 'MediaName',
+              'Presented Stimulus name', 'Presented Media name', 'stimulus', 'stimulus_name', 'stimulusname', 'stim',
+              'picture', 'photo', 'filename', 'file_name'],
+    'x': ['CURRENT_FIX_X', 'FixationPointX (MCSpx)', 'Fixation point X (MCSpx)', 'FixationPointX', 'Fixation point X',
+          'Fixation Position X [px]'],
+    'y': ['CURRENT_FIX_Y', 'FixationPointY (MCSpx)', 'Fixation point Y (MCSpx)', 'FixationPointY', 'Fixation point Y',
+          'Fixation Position Y [px]'],
     'observer': ['RECORDING_SESSION_LABEL', 'ParticipantName', 'Participant name', 'Participant', 'subject'],
     'group': [],
     'order': ['CURRENT_FIX_INDEX'],
     't': ['CURRENT_FIX_START', 'Event Start Trial Time [ms]'],
-    'duration': ['CURRENT_FIX_DURATION', 'GazeEventDuration', 'Gaze event duration', 'Gaze event duration [ms]', 'Event Duration [ms]']}
+    'duration': ['CURRENT_FIX_DURATION', 'GazeEventDuration', 'Gaze event duration', 'Gaze event duration [ms]',
+                 'Event Duration [ms]']}
 WORDS = ['image', 'observer', 'group'] # columns that hold words, whatever they look like
 NUMBERS = ['x', 'y', 't', 'duration', 'order']
 MISSING = ['', '.', '-', 'NA', 'N/A', 'NaN', 'nan', 'null'] # how exports write a number that is missing
@@ -323,29 +354,34 @@ def named_columns(
     return found
 
 # %% ../nbs/01a_fixation_readers.ipynb #csv00004
-MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF32_LE: 'utf-32', codecs.BOM_UTF32_BE: 'utf-32', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
+MARKS = {codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
+DELIMITERS = ',;\t|'
+TABLES = {'.csv', '.tsv', '.txt'}
 
 def table_style(
     path, # of a table
     encoding: str | None = None, # as given; None: by its mark, else UTF-8
-    delimiter: str | None = None, # as given; None: the one of comma, semicolon, tab and bar that is most frequent in its first line
+    delimiter: str | None = None, # as given; None: the one that its first line has most of
 ) -> dict: # encoding and delimiter
     "How a table is written."
     with open(path, 'rb') as f: start = f.read(4)
     encoding = encoding or next((name for mark, name in MARKS.items() if start.startswith(mark)), 'utf-8')
     with open(path, encoding=encoding, errors='replace') as f: line = f.readline()
-    return dict(encoding=encoding, delimiter=delimiter or max(',;\t|', key=line.count))
+    return dict(encoding=encoding, delimiter=delimiter or max(DELIMITERS, key=line.count))
 
 def table_header(
     path, # of a table
     **style, # encoding and delimiter, where they are known
-) -> list: # names of its columns; none where it has no readable first line
+) -> list: # names of its columns, those that come again numbered; none where it has no readable first line
     "The columns of a table."
     try:
         style = table_style(path, **style)
-        with open(path, encoding=style['encoding'], errors='replace', newline='') as f: names = next(csv.reader(f, delimiter=style['delimiter']), [])
+        with open(path, encoding=style['encoding'], errors='replace', newline='') as f:
+            names = next(csv.reader(f, delimiter=style['delimiter']), [])
     except (OSError, UnicodeError, LookupError, csv.Error): return []
-    return [name.strip() for name in names]
+    names = [name.strip() for name in names]
+    before = [names[:n].count(name) for n, name in enumerate(names)]
+    return [f'{name}.{n}' if n else name for name, n in zip(names, before)]
 
 def own_table(
     root: Path, # folder
@@ -353,39 +389,54 @@ def own_table(
     **style, # encoding and delimiter, where they are known
 ) -> list: # .csv, .tsv and .txt files with image, x and y, under any name that is known
     "Tables of fixations in a folder, known by their first line."
-    files = files_in(root, {'.csv', '.tsv', '.txt'})
+    files = files_in(root, TABLES)
     return [p for p in files if {'image', 'x', 'y'} <= set(named_columns(table_header(p, **style), given))]
 
 def any_table(
     root: Path, # folder
 ) -> list: # .csv files, and .tsv and .txt files of three columns or more
     "What may be a table of fixations, though its columns have other names."
-    return [p for p in files_in(root, {'.csv', '.tsv', '.txt'}) if p.suffix.lower() == '.csv' or len(table_header(p)) >= 3]
+    return [p for p in files_in(root, TABLES) if p.suffix.lower() == '.csv' or len(table_header(p)) >= 3]
 
 # %% ../nbs/01a_fixation_readers.ipynb #csv00007
 def csv_table(
     path, # of a table
     given: dict = {}, # column of a fixation -> its name in this table, or None
     **style, # encoding and delimiter, where they are known
-) -> pd.DataFrame: # image (as written), x, y and whatever else the file has, numbers as written; the index counts its rows from 0
+) -> pd.DataFrame: # image, x, y and whatever else the file has, all as written; the index counts its rows from 0
     "The fixations of a table; raises `DataError` where it cannot be read or columns are missing."
     header = table_header(path, **style)
     found = named_columns(header, given)
     missing = [k for k in COLUMNS if k not in found and (k in ('image', 'x', 'y') or given.get(k))]
     if header and missing:
-        wanted = given.get(missing[0]) or missing[0]
-        raise DataError(f"{path}: no column '{wanted}' among {', '.join(header)}; say what it is called here ({missing[0]}='NAME') or what separates the columns (delimiter).",
-                        'unreadable fixations')
-    types = {found[k]: str for k in WORDS if k in found}
-    absent = {found[k]: MISSING for k in NUMBERS if k in found}
-    try: raw = pd.read_csv(path, **table_style(path, **style), names=header or None, header=0, dtype=types, keep_default_na=False, na_values=absent, low_memory=False, index_col=False)
-    except (ValueError, OSError, LookupError) as e:
-        raise DataError(f"{path}: not a readable table ({' '.join(str(e).split())}); say what separates its columns (delimiter) and how it is encoded (encoding), or save it as "
-                        "comma-separated text in UTF-8.", 'unreadable fixations') from None
-    table = raw.drop(columns=[*found.values(), *found], errors='ignore').assign(**{k: raw[name] for k, name in found.items()})
+        k, names = missing[0], ', '.join(header)
+        raise DataError(f"{path}: no column '{given.get(k) or k}' among {names}; say what it is called here "
+                        f"({k}='NAME') or what separates the columns (delimiter).", 'unreadable fixations')
+    raw = raw_table(path, header, found, style)
+    table = raw.drop(columns=[*found.values(), *found], errors='ignore')
+    table = table.assign(**{k: raw[name] for k, name in found.items()})
     table = table.assign(**{k: table[k].fillna('').str.strip() for k in WORDS if k in table})
     if found.get('order') in FROM_ONE: table['order'] = pd.to_numeric(table.order, errors='coerce') - 1
     return table[are_fixations(table)]
+
+def raw_table(
+    path, # of a table
+    header: list, # names of its columns
+    found: dict, # column of a fixation -> column of the table
+    style: dict, # encoding and delimiter, where they are known
+) -> pd.DataFrame: # all its rows and columns, words as words
+    "A table as pandas reads it; raises `DataError` where it does not."
+    types = {found[k]: str for k in WORDS if k in found}
+    absent = {found[k]: MISSING for k in NUMBERS if k in found}
+    how = dict(keep_default_na=False, na_values=absent, low_memory=False)
+    try:
+        table = pd.read_csv(path, **table_style(path, **style), names=header or None, header=0, dtype=types, **how)
+        if not isinstance(table.index, pd.RangeIndex): raise ValueError('its rows have more fields than its first line')
+    except (ValueError, OSError, LookupError) as e:
+        raise DataError(f"{path}: not a readable table ({' '.join(str(e).split())}); say what separates its columns "
+                        "(delimiter) and how it is encoded (encoding), or save it as comma-separated text in UTF-8.",
+                        'unreadable fixations') from None
+    return table
 
 def are_fixations(
     table: pd.DataFrame, # rows of an export
@@ -395,7 +446,8 @@ def are_fixations(
     for column in EVENTS:
         if column in table and table[column].isin(FIXATIONS).any(): kept &= table[column].isin(FIXATIONS)
     for column in SAMPLES:
-        if column in table: kept[kept] = ~table[kept].duplicated([k for k in ('image', 'observer', column) if k in table])
+        if column not in table: continue
+        kept[kept] = ~table[kept].duplicated([k for k in ('image', 'observer', column) if k in table])
     return kept
 
 def is_written(
@@ -408,8 +460,8 @@ def decimal_mark(
     table: pd.DataFrame, # with numbers as written
 ) -> str: # ',' or '.'
     "The comma where some number has one that stands before another number of digits than three."
-    texts = pd.concat([table[k].dropna().astype(str) for k in NUMBERS if k in table and is_written(table[k])] or [pd.Series(dtype=str)])
-    tails = texts.str.extract(r'^[-+]?\d+,(\d+)$')[0].dropna()
+    written = [table[k].dropna().astype(str) for k in NUMBERS if k in table and is_written(table[k])]
+    tails = pd.concat([pd.Series(dtype=str), *written]).str.extract(r'^[-+]?\d+,(\d+)$')[0].dropna()
     return ',' if (tails.str.len() != 3).any() else '.'
 
 def in_numbers(
@@ -424,7 +476,8 @@ def in_numbers(
         written = table[k].astype(str).str.replace(decimal, '.', regex=False) if is_written(table[k]) else table[k]
         numbers = pd.to_numeric(written, errors='coerce')
         for image, rows in table[numbers.isna() & table[k].notna()].groupby('image'):
-            problems.add(f"{path}, line {rows.index[0] + 2}: {k} is '{rows[k].iloc[0]}', which is no number ({len(rows)} such on image {image}); correct it.", image, 'unreadable fixations')
+            problems.add(f"{path}, line {rows.index[0] + 2}: {k} is '{rows[k].iloc[0]}', which is no number "
+                         f"({len(rows)} such on image {image}); correct it.", image, 'unreadable fixations')
         table = table.assign(**{k: numbers})
     return table
 
@@ -443,11 +496,15 @@ def images_below(
     folder = existing_folder(folder, 'images')
     paths = files_in(folder, IMAGES, deep=True)
     if not paths: raise DataError(f"{folder}: no images; the folder must hold .jpg or .png files.", 'missing images')
-    places, found = Counter(name for name, _ in {(image_id(p.name), p.parent) for p in paths}), {}
+    names = {(image_id(p.name), p.parent) for p in paths}
+    places, found = Counter(name for name, _ in names), {}
     for path in paths:
         name, place = image_id(path.name), folders_of(path.relative_to(folder).as_posix())
         own = '_'.join([*place, name]) if places[name] > 1 else name
-        if own in found: problems.add(f"{folder}: {found[own].relative_to(folder)} and {path.relative_to(folder)} are two images of one name; rename or remove one.", own, 'same id twice')
+        if own in found:
+            first, second = found[own].relative_to(folder), path.relative_to(folder)
+            problems.add(f"{folder}: {first} and {second} are two images of one name; rename or remove one.", own,
+                         'same id twice')
         found[own] = path
     return {i: path for i, path in found.items() if i not in problems.images}
 
@@ -456,12 +513,16 @@ def images_named(
     names, # of images, as tables write them
     problems: Problems, # collects names that may mean several images
 ) -> tuple[dict, dict]: # image id -> path; name -> image id
-    "The images of a data set and which name means which: those of the folder, and of its sub-folders those that are named."
-    top, plain = files_in(existing_folder(folder, 'images'), IMAGES), {n: image_id(n) for n in names}
-    if top and set(plain.values()) <= {image_id(p.name) for p in top} and not any(map(folders_of, names)): return image_files(folder, problems), plain
+    "The images of a data set and which name means which; sub-folders are looked into where names ask for it."
+    folder = existing_folder(folder, 'images')
+    top, plain = files_in(folder, IMAGES), {n: image_id(n) for n in names}
+    known = {image_id(p.name) for p in top}
+    flat = known and known >= set(plain.values()) and not any(map(folders_of, names))
+    if flat: return image_files(folder, problems), plain
     below = images_below(folder, problems)
-    lookup = {n: meant(n, plain, below, Path(folder), problems) for n in names}
-    return {i: p for i, p in below.items() if not top or p.parent == Path(folder) or i in set(lookup.values())}, lookup
+    lookup = {n: meant(n, plain, below, folder, problems) for n in names}
+    named = set(lookup.values())
+    return {i: p for i, p in below.items() if not top or p.parent == folder or i in named}, lookup
 
 def meant(
     name: str, # of an image, as a table writes it
@@ -472,12 +533,15 @@ def meant(
 ) -> str: # image id; the name without folders where no image fits
     "Which image a name means: the one with most folders that the name ends in, else the only one of the name."
     written = folders_of(name)
-    places = {i: folders_of(p.relative_to(folder).as_posix()) for i, p in below.items() if image_id(p.name) == plain[name]}
+    same = {i: p for i, p in below.items() if image_id(p.name) == plain[name]}
+    places = {i: folders_of(p.relative_to(folder).as_posix()) for i, p in same.items()}
     fitting = [i for i, place in places.items() if place == written[len(written) - len(place):]]
     if fitting: return max(fitting, key=lambda i: len(places[i]))
     spellings = {folders_of(n) for n, own in plain.items() if own == plain[name]}
     if len(places) == 1 and len(spellings) == 1: return list(places)[0]
-    if places: problems.add(f"{folder}: '{name}' may mean {' or '.join(sorted(places))}; write the folder of the image in the table.", plain[name], 'fixations without image')
+    if places:
+        problems.add(f"{folder}: '{name}' may mean {' or '.join(sorted(places))}; write the folder of the image in the "
+                     "table.", plain[name], 'fixations without image')
     return plain[name]
 
 # %% ../nbs/01a_fixation_readers.ipynb #3c2f30f3
@@ -486,24 +550,50 @@ def one_set(
     given: dict, # column of a fixation -> its name in the tables, or None
     style: dict, # encoding and delimiter, or None
 ) -> list: # of the tables that are one data set
-    "The table of a folder, or its tables of the same columns; raises `DataError` where there is none, or several that differ or are the same."
+    "The table of a folder, or its tables of the same columns; raises `DataError` where they are no data set."
     files = own_table(folder, given, **style) or any_table(folder)
     columns = {frozenset(table_header(p, **style)) for p in files}
-    if len(columns) != 1: raise DataError(f"{folder}: {len(files)} tables of fixations; give the .csv file itself.", 'unreadable fixations')
+    if len(columns) != 1:
+        raise DataError(f"{folder}: {len(files)} tables of fixations; give the .csv file itself.", 'unreadable fixations')
     contents = {}
     for p in files: contents.setdefault(p.read_bytes(), []).append(p.name)
     twice = [names for names in contents.values() if len(names) > 1]
-    if twice: raise DataError(f"{folder}: {len(files)} tables of fixations, of which {' and '.join(twice[0])} are the same; remove one.", 'same id twice')
+    if twice:
+        raise DataError(f"{folder}: {len(files)} tables of fixations, of which {' and '.join(twice[0])} are the same; "
+                        "remove one.", 'same id twice')
     return files
+
+def images_beside(
+    folder: Path, # that holds tables
+) -> Path: # folder of images
+    "images/ or stimuli/ beside the tables, else their own folder where it holds images, else those beside that folder."
+    def named(place): return [place/name for name in ('images', 'stimuli') if (place/name).is_dir()]
+    own = [folder] if files_in(folder, IMAGES) else []
+    return [*named(folder), *own, *named(folder.parent), folder][0]
+
+def one_table(
+    tables: dict, # file -> its rows, with names of images and numbers as written
+    lookup: dict, # name -> image id
+    decimal: str | None, # mark of decimals; None: a comma where a number shows it
+    problems: Problems, # collects words in place of numbers
+) -> pd.DataFrame: # the rows that have an image, with ids and numbers
+    "The tables of all observers as one."
+    if len(tables) > 1:
+        tables = {p: t if 'observer' in t else t.assign(observer=image_id(p.stem)) for p, t in tables.items()}
+    tables = {p: t[t.image.isin(lookup)] for p, t in tables.items()}
+    tables = {p: t.assign(image=t.image.map(lookup)) for p, t in tables.items()}
+    decimal = decimal or decimal_mark(pd.concat(tables.values()))
+    return pd.concat([in_numbers(t, p, decimal, problems) for p, t in tables.items()], ignore_index=True)
 
 def in_order(
     table: pd.DataFrame, # image, x, y and what else is known
 ) -> pd.DataFrame: # the same with `order`; -1 where it is not known
     "Number the fixations of each observer on each image: by `t` where all have one, else by row."
     viewing = table.groupby(['image'] + (['observer'] if 'observer' in table else []))
-    if 'order' not in table and 't' in table and table.t.notna().all(): table = table.assign(order=viewing.t.rank(method='first') - 1)
-    elif 'order' not in table: table = table.assign(order=viewing.cumcount())
-    return table.assign(order=table.order.fillna(-1).astype(int))
+    timed = 't' in table and table.t.notna().all()
+    if 'order' in table: order = table.order.where(np.isfinite(table.order), -1)
+    else: order = viewing.t.rank(method='first') - 1 if timed else viewing.cumcount()
+    return table.assign(order=order.astype(int))
 
 # %% ../nbs/01a_fixation_readers.ipynb #caabd148
 def read_csv(
@@ -521,7 +611,7 @@ def read_csv(
     order: str | None = None, # of the number of a fixation on its image
     t: str | None = None, # of onsets, ms
     duration: str | None = None, # of durations, ms
-    delimiter: str | None = None, # between columns; None: comma, semicolon, tab or bar, whichever the first line has most of
+    delimiter: str | None = None, # between columns; None: the one of , ; tab and | that the first line has most of
     decimal: str | None = None, # mark of decimals; None: a comma where a number shows it
     encoding: str | None = None, # of the text; None: by its mark, else UTF-8
 ) -> FixationSet: # images and fixations
@@ -532,25 +622,22 @@ def read_csv(
     files = one_set(path, given, style) if path.is_dir() else [existing_file(path, 'a table of fixations')]
     folder, before = files[0].parent, len(problems)
     tables = {p: csv_table(p, given, **style) for p in files}
-    if len(files) > 1: tables = {p: t if 'observer' in t else t.assign(observer=p.stem) for p, t in tables.items()}
-    beside = [place/name for place in (folder, folder.parent) for name in ('images', 'stimuli') if (place/name).is_dir()]
-    beside = [b for b in beside if b.parent == folder] or ([folder] if files_in(folder, IMAGES) else beside)
     names = sorted({n for t in tables.values() for n in t.image} - {'', '.'})
-    paths, lookup = images_named(images or [*beside, folder][0], names, problems)
-    known = [t[t.image.isin(lookup)] for t in tables.values()] # others are looks between the images
-    left_out = sum(map(len, tables.values())) - sum(map(len, known))
-    decimal = decimal or decimal_mark(pd.concat(known))
-    table = pd.concat([in_numbers(t.assign(image=t.image.map(lookup)), p, decimal, problems) for p, t in zip(tables, known)], ignore_index=True)
+    paths, lookup = images_named(images or images_beside(folder), names, problems)
+    table = one_table(tables, lookup, decimal, problems)
+    left_out = sum(map(len, tables.values())) - len(table) # looks between the images
     for i in sorted(set(table.image) - set(paths) - problems.images):
-        problems.add(f"{path}: fixations on image {i}, but no image of this name; add the image or remove the rows.", i, 'fixations without image')
+        problems.add(f"{path}: fixations on image {i}, but no image of this name; add the image or remove the rows.",
+                     i, 'fixations without image')
     table[['x', 'y']] -= np.broadcast_to(np.asarray(origin, float), 2)
     by_image = dict(list(in_order(table).groupby('image')))
     def one(i):
-        if i not in by_image: raise DataError(f"{path}: image {i} has no fixations; remove it or add its fixations.", 'image without fixations')
-        return by_image[i], image_size(paths[i])
+        if i in by_image: return by_image[i], image_size(paths[i])
+        raise DataError(f"{path}: image {i} has no fixations; remove it or add its fixations.", 'image without fixations')
     faulty = {p.image for p in problems[before:]}
     read = read_each(one, {i: i for i in paths if i not in faulty}, problems)
-    return assembled(folder.resolve().name, path, paths, read, problems, sigma, px_per_degree=px_per_degree, left_out=left_out)
+    name = folder.resolve().name
+    return assembled(name, path, paths, read, problems, sigma, px_per_degree=px_per_degree, left_out=left_out)
 
 # %% ../nbs/01a_fixation_readers.ipynb #7e4fca66
 def read_pysaliency(
@@ -563,7 +650,7 @@ def read_pysaliency(
     px_per_degree: float = np.nan, # px per degree of visual angle, if known
     problems: Problems | None = None, # collects faults; None: stop at the first
 ) -> FixationSet: # images and fixations
-    "A data set of the pysaliency package; raises `DataError` where an attribute is missing, `ParameterError` where a folder is needed."
+    "A data set of pysaliency; raises `DataError` where an attribute is missing, `ParameterError` where a folder is."
     problems = or_strict(problems)
     with understood(name, 'pysaliency stimuli and fixations'):
         images = stimulus_files(stimuli, folder)
@@ -571,7 +658,8 @@ def read_pysaliency(
         sizes = [tuple(int(v) for v in size) for size in stimuli.sizes]
     wrong = set(table.n) - set(range(len(images)))
     if wrong:
-        raise DataError(f"{name}: fixations on stimulus {min(wrong)}, but there are {len(images)} stimuli, from 0; give the stimuli that belong to the fixations.", 'fixations without image')
+        raise DataError(f"{name}: fixations on stimulus {min(wrong)}, but there are {len(images)} stimuli, from 0; give the "
+                        "stimuli that belong to the fixations.", 'fixations without image')
     by_number = dict(list(table.drop(columns='n').groupby(table.n)))
     read = {i: (by_number.get(n, table[:0].drop(columns='n')), sizes[n]) for n, i in enumerate(images)}
     return assembled(name, name, images, read, problems, sigma, px_per_degree=px_per_degree)
@@ -590,7 +678,8 @@ def looks_table(
     "The attributes of pysaliency's fixations as a table."
     who, order = either(fixations, 'subject', 'subjects'), either(fixations, 'scanpath_history_length', 'lengths')
     table = dict(n=np.asarray(fixations.n, int), observer='' if who is None else np.asarray(who).astype(str))
-    table |= dict(order=-1 if order is None else np.asarray(order), x=np.asarray(fixations.x, float), y=np.asarray(fixations.y, float))
+    table['order'] = -1 if order is None else np.asarray(order)
+    table |= dict(x=np.asarray(fixations.x, float), y=np.asarray(fixations.y, float))
     for column, names in (('t', ['t']), ('duration', ['duration', 'durations'])):
         times = either(fixations, *names)
         if unit and times is not None: table[column] = np.asarray(times, float) * unit
@@ -607,7 +696,8 @@ def stimulus_files(
             names = [unicodedata.normalize('NFC', '_'.join(p.with_suffix('').parts[-depth:])) for p in paths]
             if len(set(names)) == len(paths): return dict(zip(names, paths))
         raise ValueError('two stimuli of one file')
-    if folder is None: raise ParameterError('these stimuli are in memory and a network reads files; give a folder to write them into.')
+    if folder is None:
+        raise ParameterError('these stimuli are in memory and a network reads files; give a folder to write them into.')
     images = {f'{n:04d}': Path(folder)/f'{n:04d}.png' for n in range(len(stimuli.stimuli))}
     for path, pixels in zip(images.values(), stimuli.stimuli):
         with whole_file(path) as part: Image.fromarray(np.asarray(pixels, np.uint8)).save(part)
@@ -615,7 +705,8 @@ def stimulus_files(
 
 # %% ../nbs/01a_fixation_readers.ipynb #hdf50002
 HDF5_FILES = {'.hdf5', '.h5'}
-HDF5_TYPES = {'Stimuli': 'stimuli', 'FileStimuli': 'stimuli', 'Fixations': 'fixations', 'FixationTrains': 'fixations', 'ScanpathFixations': 'fixations', 'Scanpaths': 'fixations'}
+HDF5_TYPES = {'Stimuli': 'stimuli', 'FileStimuli': 'stimuli', 'Fixations': 'fixations', 'FixationTrains': 'fixations',
+              'ScanpathFixations': 'fixations', 'Scanpaths': 'fixations'}
 
 def in_words(
     value, # text of HDF5
@@ -650,7 +741,7 @@ def hdf5_stimuli(
 # %% ../nbs/01a_fixation_readers.ipynb #hdf50003
 def hdf5_fixations(
     source, # file or group of one of the types of fixations
-) -> SimpleNamespace: # x, y, n, t, subject, scanpath_history_length and, where it is known, duration; one value per fixation
+) -> SimpleNamespace: # the attributes that `looks_table` knows, one value per fixation
     "pysaliency's fixations."
     if 'scanpaths' in source: source = source['scanpaths']
     if 'xs' in source: return hdf5_scanpaths(source, source['scanpath_attributes'], source['fixation_attributes'])
@@ -664,8 +755,8 @@ def counted(
     rows: np.ndarray, # (n, m) float, filled up with NaN
 ) -> np.ndarray: # (n,) int
     "How many values each row has before it is filled up."
-    there = np.isfinite(rows)
-    return np.where(there.any(1), there.shape[1] - np.argmax(there[:, ::-1], axis=1), 0) if there.shape[1] else np.zeros(len(rows), int)
+    there = np.isfinite(rows) * np.arange(1, rows.shape[1] + 1)
+    return there.max(1, initial=0)
 
 def hdf5_scanpaths(
     source, # that has the positions
@@ -677,13 +768,15 @@ def hdf5_scanpaths(
     xs, lengths = first(source, 'xs', 'train_xs'), first(source, 'length', 'lengths', 'train_lengths')
     inside = np.arange(xs.shape[1]) < (counted(xs) if lengths is None else lengths)[:, None]
     scanpath, order = np.nonzero(inside)
-    found = dict(x=xs[inside], y=first(source, 'ys', 'train_ys')[inside], n=first(source, 'n', 'train_ns')[scanpath], scanpath_history_length=order)
+    found = dict(x=xs[inside], y=first(source, 'ys', 'train_ys')[inside], scanpath_history_length=order)
+    found['n'] = first(source, 'n', 'train_ns')[scanpath]
     who, t = first(viewing, 'subject', 'train_subjects'), first(looking, 'ts')
     t, durations = first(source, 'train_ts') if t is None else t, first(looking, 'durations', 'duration')
     if who is not None: found['subject'] = [in_words(w) for w in who[scanpath]]
     if t is not None: found['t'] = t[inside]
     if durations is not None: found['duration'] = durations[inside]
-    elif first(source, 'duration', 'durations') is not None: found['duration'] = first(source, 'duration', 'durations')
+    each = first(source, 'duration', 'durations') # before version 1.2: one value per fixation
+    if durations is None and each is not None: found['duration'] = each
     return SimpleNamespace(**found)
 
 # %% ../nbs/01a_fixation_readers.ipynb #hdf50004
@@ -701,12 +794,16 @@ def read_pysaliency_files(
     files = hdf5_files(root, split)
     numbers = ' and '.join(f'{len(paths)} of {kind}' for kind, paths in files.items())
     if any(len(paths) != 1 for paths in files.values()):
-        raise DataError(f"{root}: pysaliency's HDF5 files are {numbers} that can be opened; give a folder with one of each, or a part of their names (split).", 'unreadable fixations')
+        raise DataError(f"{root}: pysaliency's HDF5 files are {numbers} that can be opened; give a folder with one of each, "
+                        "or a part of their names (split).", 'unreadable fixations')
     stimuli, fixations = files['stimuli'][0], files['fixations'][0]
+    known = dict(name=root.resolve().name, unit=unit, folder=folder, sigma=sigma, px_per_degree=px_per_degree)
     try:
-        with h5py.File(stimuli) as s, h5py.File(fixations) as f, understood(fixations, f'the fixations that belong to {stimuli.name}'):
-            found = read_pysaliency(hdf5_stimuli(s), hdf5_fixations(f), root.resolve().name, unit, folder, sigma, px_per_degree, problems)
-    except OSError as e: raise DataError(f"{fixations}: not a readable HDF5 file, or {stimuli.name} is not ({e}); fetch or write it again.", 'unreadable fixations') from None
+        with h5py.File(stimuli) as s, h5py.File(fixations) as f, understood(fixations, f'fixations on {stimuli.name}'):
+            found = read_pysaliency(hdf5_stimuli(s), hdf5_fixations(f), problems=problems, **known)
+    except OSError as e:
+        raise DataError(f"{fixations}: not a readable HDF5 file, or {stimuli.name} is not ({e}); fetch or write it again.",
+                        'unreadable fixations') from None
     return replace(found, images=found.images.assign(split=SPLITS.get(split, split)))
 
 # %% ../nbs/01a_fixation_readers.ipynb #173ed83d
@@ -714,19 +811,43 @@ def is_salicon_json(
     root: Path, # folder
 ) -> bool: # it holds SALICON's older release
     "Files called fixations_*.json that are no lists of scanpaths."
-    files = [p for folder in (root, root/'annotations') for p in files_in(folder, {'.json'}) if p.name.startswith('fixations_')]
-    return bool(set(files) - set(scanpath_files(root)))
+    files = [*files_in(root, {'.json'}), *files_in(root/'annotations', {'.json'})]
+    return bool({p for p in files if p.name.startswith('fixations_')} - set(scanpath_files(root)))
+
+def has_folders(
+    *names: str, # folders that must all be there
+): # function of a folder: does it have them?
+    "A layout known by its folders."
+    return lambda root: all((root/name).is_dir() for name in names)
+
+def has_osie(
+    root: Path, # folder
+) -> bool: # it is laid out as OSIE
+    "Stimuli, and attention measured in one of OSIE's ways."
+    return (root/'stimuli').is_dir() and any((root/view).is_dir() for view in ('eye', 'mouse_lab', 'mouse_amt'))
+
+def has_cat2000(
+    root: Path, # folder
+) -> bool: # it, or its trainSet/, is laid out as CAT2000
+    "Fixations by category."
+    return (root/'FIXATIONLOCS').is_dir() or (root/'trainSet/FIXATIONLOCS').is_dir()
+
+def has_hdf5(
+    root: Path, # folder
+) -> bool: # it holds files of pysaliency
+    "Stimuli or fixations of pysaliency."
+    return any(hdf5_files(root).values())
 
 LAYOUTS = { # what it is -> (is a folder of this layout?, its reader); the first that fits is taken
-    'MIT1003 (ALLSTIMULI/, DATA/ or ALLFIXATIONMAPS/)': (lambda r: (r/'ALLSTIMULI').is_dir(), read_mit1003),
-    'CAT2000 (Stimuli/, FIXATIONLOCS/)': (lambda r: any((p/'FIXATIONLOCS').is_dir() for p in (r, r/'trainSet')), read_cat2000),
-    'CodeCharts (raw_img/, fix_maps/)': (lambda r: (r/'raw_img').is_dir() and (r/'fix_maps').is_dir(), read_codecharts),
-    'OSIE (stimuli/, eye/ or mouse_lab/ or mouse_amt/)': (lambda r: (r/'stimuli').is_dir() and any((r/v).is_dir() for v in ('eye', 'mouse_lab', 'mouse_amt')), read_osie),
-    'SALICON (images/, fixations/)': (lambda r: (r/'images').is_dir() and (r/'fixations').is_dir(), read_salicon),
+    'MIT1003 (ALLSTIMULI/, DATA/ or ALLFIXATIONMAPS/)': (has_folders('ALLSTIMULI'), read_mit1003),
+    'CAT2000 (Stimuli/, FIXATIONLOCS/)': (has_cat2000, read_cat2000),
+    'CodeCharts (raw_img/, fix_maps/)': (has_folders('raw_img', 'fix_maps'), read_codecharts),
+    'OSIE (stimuli/, eye/ or mouse_lab/ or mouse_amt/)': (has_osie, read_osie),
+    'SALICON (images/, fixations/)': (has_folders('images', 'fixations'), read_salicon),
     "SALICON's JSON (images/, fixations_*.json)": (is_salicon_json, read_salicon_json),
     'images and a table with the columns image, x, y, or with those of an eye tracker': (own_table, read_csv),
     'COCO-FreeView or COCO-Search18 (pictures, .json with name, X, Y, T)': (scanpath_files, read_scanpaths),
-    "pysaliency's HDF5 (a file of stimuli, a file of fixations)": (lambda r: any(hdf5_files(r).values()), read_pysaliency_files),
+    "pysaliency's HDF5 (a file of stimuli, a file of fixations)": (has_hdf5, read_pysaliency_files),
     'images and any other table, whose columns are named': (any_table, read_csv),
 }
 
@@ -738,14 +859,16 @@ def read_fixations(
     px_per_degree: float | None = None, # px per degree, where the layout does not know it
     **options, # of the layout's reader: split, view, time, ...
 ) -> FixationSet: # images and fixations
-    "Open a data set by the first layout that fits; raises `DataError` where none does, `ParameterError` where its reader has no such option."
+    "Open a data set by the first layout that fits; raises `DataError` where none does, `ParameterError` for an unknown option."
     root = existing_folder(root, 'a data set')
     for what, (fits, read) in LAYOUTS.items():
         if not fits(root): continue
         known = [k for k in inspect.signature(read).parameters if k not in ('root', 'path', 'problems')]
         shared = [k for k in ('sigma', 'degrees', 'px_per_degree') if k not in known]
         for k in options:
-            if k not in known: raise ParameterError(f"{root} is {what}, whose reader has no option '{k}'; it has {', '.join(known + shared)}.")
+            if k in known: continue
+            has = ', '.join(known + shared)
+            raise ParameterError(f"{root} is {what}, whose reader has no option '{k}'; it has {has}.")
         if px_per_degree is not None and 'px_per_degree' in known: options['px_per_degree'] = px_per_degree
         found = read(root, problems=problems, **options)
         if sigma is None and degrees is None: sigma = found.sigma

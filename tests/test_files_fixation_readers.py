@@ -269,6 +269,21 @@ def test_one_table_per_observer(ending, named, tmp_path):
 def test_tables_that_are_no_data_set(second, words, tmp_path):
     with pytest.raises(DataError, match=words): read_fixations(folder_of(tmp_path, a__csv=written(NAMES, ROWS), b__csv=second))
 
+@pytest.mark.parametrize('lines', ['a,10,5,2,7', 'a,30,2,', 'b,3,4,1,1,1'])
+def test_rows_with_more_fields_than_the_first_line_are_not_cut(lines, tmp_path):
+    root = folder_of(tmp_path, fixations__csv=f'image,x,y\n{lines}\n{lines}\n'.encode()) # 'a,10,5,2,7': a decimal comma between commas
+    with pytest.raises(DataError, match='fixations.csv: not a readable table .its rows have more fields than its first line'): read_fixations(root)
+
+@pytest.mark.parametrize('header', ['image,x,y,note,note', 'image, x ,y,,'])
+def test_further_columns_of_one_name_or_none_are_kept(header, tmp_path):
+    found = read_fixations(folder_of(tmp_path, fixations__csv=f'{header}\na,10,5,p,q\nb,30,2,r,s\n'.encode()))
+    assert xy(found, 'a') == [[10, 5]] and found.fixations.iloc[:, -2:].values.tolist() == [['p', 'q'], ['r', 's']]
+
+@pytest.mark.parametrize('order', ['inf', '', 'NA'])
+def test_an_order_that_is_not_known(order, tmp_path):
+    found = read_fixations(folder_of(tmp_path, fixations__csv=f'image,x,y,order\na,10,5,3\nb,30,2,{order}\n'.encode()))
+    assert found.fixations.order.tolist() == [3, -1]
+
 def test_a_single_table_has_no_observer_from_its_name(tmp_path):
     assert (read_fixations(folder_of(tmp_path, fixations__csv=b'image,x,y\na,30,2\nb,3,40\n')).fixations.observer == '').all()
 
