@@ -8,6 +8,7 @@ __all__ = ['HABITS', 'VOCABULARY_FILES', 'CATEGORIES', 'canonical', 'table', 'le
            'category_table', 'find_category', 'category', 'uncategorised']
 
 # %% ../nbs/07a_vocabulary.ipynb #5f017bc4
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,9 +21,10 @@ from .core import DataError, ParameterError, read_json, write_json
 # %% ../nbs/07a_vocabulary.ipynb #4e804e8b
 def canonical(
     name, # as annotated
-) -> str: # lower case, underscores
-    "One spelling for a name."
-    return '_'.join(str(name).lower().replace('-', ' ').replace('_', ' ').split())
+) -> str: # lower case, underscores; '' where nothing is left
+    "One spelling for a name; what is missing (None) has none."
+    text = '' if name is None else unicodedata.normalize('NFC', str(name).lower())
+    return '_'.join(text.replace('-', ' ').replace('_', ' ').split())
 
 @lru_cache
 def table(
@@ -76,10 +78,11 @@ def attribute_name(
 
 # %% ../nbs/07a_vocabulary.ipynb #1258dfa2
 def coco_name(
-    name: str, # of a COCO category
-) -> str: # consolidated
+    name, # of a COCO category
+) -> str: # consolidated; '' where there is none
     "Name of a COCO category without the endings that say how the class was built."
-    kept = [w for w in str(name).split('-') if w not in ('merged', 'other', 'stuff')]
+    words = '' if name is None else str(name)
+    kept = [w for w in words.split('-') if w not in ('merged', 'other', 'stuff')]
     return object_name(' '.join(kept) or name)
 
 @lru_cache
@@ -97,8 +100,10 @@ class Vocabulary:
     coco: dict = field(default_factory=coco_index) # COCO name -> number; always kept
 
     def __post_init__(self):
-        self.kept_objects = {object_name(n) for n, kept in self.objects.items() if kept} | {object_name(n) for n in self.coco}
-        self.kept_attributes = {attribute_name(n) for n, kept in self.attributes.items() if kept}
+        objects = [n for n, kept in self.objects.items() if kept] + list(self.coco)
+        attributes = [n for n, kept in self.attributes.items() if kept]
+        self.kept_objects = {object_name(n) for n in objects} - {''}
+        self.kept_attributes = {attribute_name(n) for n in attributes} - {''}
 
     def object(self,
         name, # as annotated
@@ -123,8 +128,9 @@ def make_vocabulary(
     if floor < 1: raise ParameterError(f'floor is {floor}: give the number of times a name must occur, 1 or more.')
     def kept(counts, rule):
         total = Counter()
-        for n, k in counts.items(): total[rule(n)] += k
-        return {str(n): total[rule(n)] >= floor for n in counts} | {n: k >= floor for n, k in total.items()}
+        named = [n for n in counts if rule(n)]
+        for n in named: total[rule(n)] += counts[n]
+        return {str(n): total[rule(n)] >= floor for n in named} | {n: k >= floor for n, k in total.items()}
     return Vocabulary(kept(objects, object_name), kept(attributes, attribute_name))
 
 # %% ../nbs/07a_vocabulary.ipynb #d1d33833
