@@ -17,7 +17,7 @@ __all__ = ['OSIE_ATTRIBUTES', 'LOSSY', 'INSTEAD', 'COCO_KEYS', 'READERS', 'KNOWN
 import copy, math, os
 from array import array
 from collections import Counter
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 import cv2, ijson, numpy as np, pandas as pd
 from pycocotools import mask as rle
@@ -706,7 +706,10 @@ def png_finder(
 OSIE_ATTRIBUTES = 'text face emotion sound smell taste touch motion operability watchability touched gazed'.split()
 
 class OsieRegions(Regions):
-    "OSIE's pixel masks of twelve attributes; `files` maps an image id to its .mat."
+    "OSIE's pixel masks of twelve attributes; its sources are one .mat for each image."
+    @cached_property
+    def files(self) -> dict: return {image_id(p): p for p in self.sources} # image id -> path
+
     def coverage(self, image, grid):
         path = self.files[image]
         data = np.asarray(read_mat(path, 'data'))
@@ -744,7 +747,6 @@ def osie_regions(
     used = annotated_stimuli(images, files, lambda i: f'{labels}/{i}.mat: no such file', noted)
     if not used: raise DataError(f'{labels}: none of the images in {stimuli} has a file here; fetch OSIE again.', 'image without regions')
     regions = OsieRegions(used, OSIE_ATTRIBUTES, [files[i] for i in used], rule)
-    regions.files = {i: files[i] for i in used}
     note_unmatched(regions, files, used, labels)
     return regions if problems is None else regions.checked(problems)
 
