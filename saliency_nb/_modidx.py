@@ -740,6 +740,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.OsieRegions.evidence': ( 'semantics.html#osieregions.evidence',
                                                                                        'saliency_nb/semantics.py'),
+                                       'saliency_nb.semantics.OsieRegions.files': ( 'semantics.html#osieregions.files',
+                                                                                    'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.OsieRegions.nothing': ( 'semantics.html#osieregions.nothing',
                                                                                       'saliency_nb/semantics.py'),
                                        'saliency_nb.semantics.PanopticRegions': ( 'semantics.html#panopticregions',

@@ -17,7 +17,7 @@ __all__ = ['OSIE_ATTRIBUTES', 'LOSSY', 'INSTEAD', 'COCO_KEYS', 'READERS', 'KNOWN
 import copy, math, os
 from array import array
 from collections import Counter
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 import cv2, ijson, numpy as np, pandas as pd
 from pycocotools import mask as rle
@@ -107,7 +107,8 @@ class Regions:
         "Cells covered by each semantic of an image; raises `DataError` where the image is unknown or its regions are broken."
         if image not in self.images:
             source = self.sources[0] if self.sources else 'regions'
-            raise DataError(f'{source}: no regions for image {image}; give images and regions that belong together.', 'image without regions')
+            raise DataError(f'{source}: no regions for image {image}; give images and regions that belong '
+                            'together.', 'image without regions')
         return self.rasterised(image, tuple(grid)) if self.cache is None else self.remembered(image, tuple(grid))
 
     def rasterised(self, image, grid):
@@ -154,7 +155,8 @@ class Regions:
                 names, _ = self.coverage(image, grid)
                 good.append(image)
                 if not names: self.notes.add(self.nothing(image), image, 'empty regions')
-        if not good: raise DataError(f'{self.sources[0]}: none of its {len(self)} images can be used, the first because: {problems[before].sentence}', 'unreadable regions')
+        if not good: raise DataError(f'{self.sources[0]}: none of its {len(self)} images can be used, the '
+                                     f'first because: {problems[before].sentence}', 'unreadable regions')
         return self.subset(good)
 
     def nothing(self, image) -> str: # the sentence where an image is annotated, but nothing in it is named
@@ -192,7 +194,8 @@ def note_unmatched(
     "Which images have only regions, and which have none: neither stops anything."
     annotated, what = dict.fromkeys(annotated), regions.what
     alone, bare = [i for i in annotated if i not in found], [i for i in found if i not in annotated]
-    for i in alone: regions.notes.add(f'{path}: there is no image {i}; add it or remove its {what}.', i, 'regions without image')
+    for i in alone: regions.notes.add(f'{path}: there is no image {i}; add it or remove its {what}.',
+                                      i, 'regions without image')
     for i in bare: regions.notes.add(f'{path}: has no {what} for {i}.', i, 'image without regions')
     regions.left_out |= {'annotated images that are not in the folder': len(alone), 'images without annotation': len(bare)}
 
@@ -209,10 +212,12 @@ def used_images(
     for i in ids or ():
         if i in annotated and i in found or i in problems.images: continue
         kind = 'image without regions' if i in found else 'regions without image'
-        problems.add(f"{path}: no {'regions' if i in found else 'image'} for {i}; give images and regions that belong together.", i, kind)
+        problems.add(f"{path}: no {'regions' if i in found else 'image'} for {i}; give images and regions "
+                     "that belong together.", i, kind)
     used = {i: found[i] for i in (annotated if ids is None else ids) if i in annotated and i in found}
     if not used:
-        raise DataError(f'{path}: none of its {len(annotated)} images is in {images}; give the folder of the images it annotates.', 'regions without image')
+        raise DataError(f'{path}: none of its {len(annotated)} images is in {images}; give the folder of '
+                        'the images it annotates.', 'regions without image')
     return used
 
 # %% ../nbs/08_semantics.ipynb #34755637
@@ -232,7 +237,8 @@ def json_items(
     try:
         with open_json(existing_file(path, what)) as file: first = file.read(256).lstrip()[:1].decode(errors='replace')
         if first in ('{', '[') and first != many:
-            raise DataError(f"{path}: holds a {'list' if first == '[' else 'single object'}, so it is not {what}.", 'unreadable regions')
+            raise DataError(f"{path}: holds a {'list' if first == '[' else 'single object'}, so it is not "
+                            f"{what}.", 'unreadable regions')
         with open_json(path) as file:
             pairs = ijson.kvitems(chunks(file), '', use_float=True) if many == '{' else enumerate(ijson.items(chunks(file), 'item', use_float=True))
             for n, pair in enumerate(pairs, 1): yield pair
@@ -281,11 +287,15 @@ class Boxes:
             size = [float(v) for v in size]
             if not (min(size) > 0 and all(map(math.isfinite, size))): raise ValueError
         except (TypeError, ValueError):
-            raise DataError(f"{path}: image {image} has no usable width and height; it is not in this format.", 'unreadable regions') from None
-        if image in self.images: raise DataError(f'{path}: image {image} is there twice; give a file in which images are unique.', 'same id twice')
+            raise DataError(f"{path}: image {image} has no usable width and height; it is not in this "
+                            "format.", 'unreadable regions') from None
+        if image in self.images:
+            raise DataError(f'{path}: image {image} is there twice; give a file in which images are unique.',
+                            'same id twice')
         try: rows = [parsed_object(o) for o in objects]
         except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise DataError(f"{path}: an object of image {image} has no usable {e}; it is not in this format.", 'unreadable regions') from None
+            raise DataError(f"{path}: an object of image {image} has no usable {e}; it is not in this "
+                            "format.", 'unreadable regions') from None
         self.images[image] = len(self.images)
         self.size.extend(size)
         codes, first = self.codes, len(self.name)
@@ -365,11 +375,15 @@ def box_regions(
     image, name, box = np.array(gathered.image, int), np.array(gathered.name, int), gathered.shares()
     owner, attribute = np.array(gathered.owner, int), np.array(gathered.attribute, int)
     named = np.array([canonical(s) != '' for s in names], bool)
-    if not len(name): raise DataError(f'{path}: its scene graphs hold no object; there is nothing to dissect.', 'empty regions')
-    if not named[name].any(): raise DataError(f'{path}: none of its objects has a name; there is nothing to dissect.', 'empty regions')
+    if not len(name): raise DataError(f'{path}: its scene graphs hold no object; there is nothing to '
+                                      'dissect.', 'empty regions')
+    if not named[name].any():
+        raise DataError(f'{path}: none of its objects has a name; there is nothing to dissect.',
+                        'empty regions')
     flat = (box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1])
     if flat.all():
-        raise DataError(f'{path}: no box lies in its image and has an area; check width, height and the order of x, y, w, h.', 'region outside the image')
+        raise DataError(f'{path}: no box lies in its image and has an area; check width, height and the '
+                        'order of x, y, w, h.', 'region outside the image')
     size, code = len(semantics), object_code[name]
     often = np.ones(size, bool) if vocabulary else images_with(image[~flat], code[~flat], size) >= min_images
     keep = ~flat & named[name] & object_kept[name] & often[code]
@@ -417,7 +431,8 @@ def graph_regions(
     "The end of both readers of scene graphs; raises `DataError` where no image is left."
     used = used_images(annotated, found, ids, path, images, problems)
     if not gathered.images:
-        raise DataError(f'{path}: none of its images can be used, the first because: {problems[before].sentence}', 'unreadable regions')
+        raise DataError(f'{path}: none of its images can be used, the first because: '
+                        f'{problems[before].sentence}', 'unreadable regions')
     regions = box_regions(gathered, {i: p for i, p in used.items() if i in gathered.images}, path, min_images, vocabulary, rule)
     note_unmatched(regions, annotated, found, path)
     return regions
@@ -445,7 +460,8 @@ def gqa_regions(
             with problems.caught(image):
                 try: size, objects = (graph['width'], graph['height']), graph['objects'].values()
                 except (KeyError, TypeError, AttributeError) as e:
-                    raise DataError(f"{path}: the scene graph of image {image} has no {e}; it is not in GQA's format.", 'unreadable regions') from None
+                    raise DataError(f"{path}: the scene graph of image {image} has no {e}; it is not in "
+                                    "GQA's format.", 'unreadable regions') from None
                 gathered.add(image, size, objects, path)
     return graph_regions(gathered, annotated, found, ids, path, images, min_images, vocabulary, rule, problems, before)
 
@@ -461,7 +477,8 @@ def graph_names(
                 objects.update([o['name']] if canonical(o['name']) else [])
                 attributes.update(a for a in o.get('attributes') or () if canonical(a))
         except (KeyError, TypeError, AttributeError) as e:
-            raise DataError(f"{path}: the scene graph of image {image} has no {e}; it is not in GQA's format.", 'unreadable regions') from None
+            raise DataError(f"{path}: the scene graph of image {image} has no {e}; it is not in GQA's "
+                            "format.", 'unreadable regions') from None
     return objects, attributes
 
 # %% ../nbs/08_semantics.ipynb #f5b1b538
@@ -520,7 +537,8 @@ def vg_regions(
             with problems.caught(image):
                 objects = item.get('objects')
                 if not isinstance(objects, list):
-                    raise DataError(f"{path}: image {image} has no list of objects; it is not in Visual Genome's format.", 'unreadable regions')
+                    raise DataError(f"{path}: image {image} has no list of objects; it is not in Visual "
+                                    "Genome's format.", 'unreadable regions')
                 if not whole: objects = [o | {'attributes': described.get((image, vg_number(o)))} if isinstance(o, dict) else o for o in objects]
                 gathered.add(image, sizes.get(image) or image_size(found[image])[::-1], objects, path)
     regions = graph_regions(gathered, annotated, found, ids, path, images, min_images, vocabulary, rule, problems, before)
@@ -584,7 +602,8 @@ class InstanceRegions(Regions):
         size, segments = self.segments[image]
         try: parts = [(name, segment_rle(s, size)) for name, s in segments]
         except ValueError as e:
-            raise DataError(f'{self.sources[0]}: a segment of image {image} is broken: {e}; fetch the annotations again.', 'unreadable regions') from None
+            raise DataError(f'{self.sources[0]}: a segment of image {image} is broken: {e}; fetch the '
+                            'annotations again.', 'unreadable regions') from None
         names = sorted({n for n, _ in parts} - {''})
         cells = [mask_coverage(rle.decode(rle.merge([r for n, r in parts if n == name])), grid) for name in names]
         return names, np.stack(cells) if cells else np.zeros((0, *grid))
@@ -606,14 +625,19 @@ class PanopticRegions(Regions):
         size, path, segments = self.segments[image]
         numbers = segment_numbers(path)
         if numbers.shape != size:
-            raise DataError(f'{path}: has {numbers.shape[1]} x {numbers.shape[0]} pixels instead of {size[1]} x {size[0]}; fetch it again.', 'scene graph of another size')
+            raise DataError(f'{path}: has {numbers.shape[1]} x {numbers.shape[0]} pixels instead of '
+                            f'{size[1]} x {size[0]}; fetch it again.', 'scene graph of another size')
         masks, known = {}, numbers == 0
         for name, number in segments:
             here = numbers == number
-            if not here.any(): raise DataError(f'{path}: has no pixel of segment {number} ({name}); fetch JSON and PNG of one release.', 'unreadable regions')
+            if not here.any():
+                raise DataError(f'{path}: has no pixel of segment {number} ({name}); fetch JSON and PNG of '
+                                'one release.', 'unreadable regions')
             masks[name] = masks.get(name, False) | here
             known |= here
-        if not known.all(): raise DataError(f'{path}: segment {numbers[~known][0]} is not in the JSON; fetch JSON and PNG of one release.', 'unreadable regions')
+        if not known.all():
+            raise DataError(f'{path}: segment {numbers[~known][0]} is not in the JSON; fetch JSON and PNG '
+                            'of one release.', 'unreadable regions')
         names = sorted(masks.keys() - {''})
         return names, np.stack([mask_coverage(masks[n], grid) for n in names]) if names else np.zeros((0, *grid))
 
@@ -633,9 +657,11 @@ def coco_tables(
         annotations = list(data['annotations'])
         if not all(isinstance(a, dict) for a in annotations): raise TypeError('annotations')
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise DataError(f"{path}: has no usable {e}; it is not in COCO's format.", 'unreadable regions') from None
+        raise DataError(f"{path}: has no usable {e}; it is not in COCO's format.",
+                        'unreadable regions') from None
     for image, n in Counter(image for image, _ in frames.values()).items():
-        if n > 1: problems.add(f'{path}: lists {n} images named {image}; give them names of their own.', image, 'same id twice')
+        if n > 1: problems.add(f'{path}: lists {n} images named {image}; give them names of their own.',
+                               image, 'same id twice')
     return names, frames, annotations
 
 def gathered_segments(
@@ -660,7 +686,8 @@ def gathered_segments(
                     if gone: thin.setdefault(image, []).append(f"{path}: {gone} parts of '{name}' of {image} are a point, a line or nothing, so they have no area.")
             except (KeyError, TypeError) as e:
                 found.pop(image, None)
-                raise DataError(f'{path}: an annotation of image {image} has no usable {e}, or one that is not listed; fetch the annotations again.', 'unreadable regions') from None
+                raise DataError(f'{path}: an annotation of image {image} has no usable {e}, or one that is '
+                                'not listed; fetch the annotations again.', 'unreadable regions') from None
     return found, thin
 
 def coco_regions(
@@ -681,7 +708,8 @@ def coco_regions(
     wanted = None if ids is None else [i for i in ids if i not in broken]
     used = used_images([i for i in annotated if i not in broken], found, wanted, path, images, noted)
     names = [n for i in used for n, _ in annotated[i][-1]]
-    if not any(names): raise DataError(f'{path}: none of its segments has a name and an area; there is nothing to dissect.', 'empty regions')
+    if not any(names): raise DataError(f'{path}: none of its segments has a name and an area; there is '
+                                       'nothing to dissect.', 'empty regions')
     regions = (PanopticRegions if panoptic else InstanceRegions)(used, {*names} - {''}, [path], rule)
     regions.segments = {i: annotated[i] for i in used}
     regions.sizes = {i: annotated[i][0] for i in used}
@@ -706,12 +734,16 @@ def png_finder(
 OSIE_ATTRIBUTES = 'text face emotion sound smell taste touch motion operability watchability touched gazed'.split()
 
 class OsieRegions(Regions):
-    "OSIE's pixel masks of twelve attributes; `files` maps an image id to its .mat."
+    "OSIE's pixel masks of twelve attributes; its sources are one .mat for each image."
+    @cached_property
+    def files(self) -> dict: return {image_id(p): p for p in self.sources} # image id -> path
+
     def coverage(self, image, grid):
         path = self.files[image]
         data = np.asarray(read_mat(path, 'data'))
         if data.shape != (12, *OSIE_FRAME):
-            raise DataError(f'{path}: has the shape {data.shape} instead of (12, 600, 800); fetch it again.', 'unreadable regions')
+            raise DataError(f'{path}: has the shape {data.shape} instead of (12, 600, 800); fetch it again.',
+                            'unreadable regions')
         there = [k for k in range(12) if data[k].any()] # overlapping objects add up, so any value above 0 counts
         cells = [mask_coverage(data[k] > 0, grid) for k in there]
         return [OSIE_ATTRIBUTES[k] for k in there], np.stack(cells) if cells else np.zeros((0, *grid))
@@ -728,7 +760,8 @@ def annotated_stimuli(
 ) -> dict: # the images with attributes
     "OSIE annotates all its images, so one without is a fault."
     missing = [i for i in images if i not in annotated and i not in problems.images]
-    for i in missing: problems.add(f'{lacking(i)} ({len(missing)} such); fetch OSIE again.', i, 'image without regions')
+    for i in missing: problems.add(f'{lacking(i)} ({len(missing)} such); fetch OSIE again.',
+                                   i, 'image without regions')
     return {i: p for i, p in images.items() if i in annotated}
 
 def osie_regions(
@@ -742,9 +775,9 @@ def osie_regions(
     images = image_files(stimuli, noted)
     files = files_by_id(existing_folder(labels, "OSIE's attribute masks, 1001.mat and so on"), {'.mat'}, noted)
     used = annotated_stimuli(images, files, lambda i: f'{labels}/{i}.mat: no such file', noted)
-    if not used: raise DataError(f'{labels}: none of the images in {stimuli} has a file here; fetch OSIE again.', 'image without regions')
+    if not used: raise DataError(f'{labels}: none of the images in {stimuli} has a file here; fetch OSIE '
+                                 'again.', 'image without regions')
     regions = OsieRegions(used, OSIE_ATTRIBUTES, [files[i] for i in used], rule)
-    regions.files = {i: files[i] for i in used}
     note_unmatched(regions, files, used, labels)
     return regions if problems is None else regions.checked(problems)
 
@@ -774,16 +807,20 @@ def osie_objects(
     noted, mat = or_strict(problems), read_mat(existing_file(path, "OSIE's attributes"))
     images, segments, entries = image_files(stimuli, noted), {}, {}
     for key in ('attrs', 'attrNames'):
-        if key not in mat: raise DataError(f"{path}: holds no variable '{key}'; it is not OSIE's file of attributes.", 'unreadable regions')
+        if key not in mat:
+            raise DataError(f"{path}: holds no variable '{key}'; it is not OSIE's file of attributes.",
+                            'unreadable regions')
     with understood(path, "OSIE's objects"):
         names = [canonical(n) for n in np.atleast_1d(mat['attrNames']).ravel()]
         for entry in np.atleast_1d(mat.pop('attrs')).ravel(): entries.setdefault(image_id(entry.img), []).append(entry.objs)
     for image in [i for i in entries if i in images]:
         with noted.caught(image, 'unreadable regions'), understood(path, f'the objects of image {image}'):
-            if len(entries[image]) > 1: raise DataError(f'{path}: holds image {image} twice; fetch OSIE again.', 'same id twice')
+            if len(entries[image]) > 1:
+                raise DataError(f'{path}: holds image {image} twice; fetch OSIE again.', 'same id twice')
             segments[image] = (OSIE_FRAME, attribute_masks(entries[image].pop(), names))
     used = annotated_stimuli(images, segments, lambda i: f'{path}: has no attributes for image {i}', noted)
-    if not used: raise DataError(f'{path}: none of the images in {stimuli} has attributes here; fetch OSIE again.', 'image without regions')
+    if not used: raise DataError(f'{path}: none of the images in {stimuli} has attributes here; fetch OSIE '
+                                 'again.', 'image without regions')
     regions = InstanceRegions(used, set(names) - {''}, [path], rule)
     regions.segments = segments
     note_unmatched(regions, entries, images, path)
@@ -803,10 +840,12 @@ def mask_pixels(
         if image.mode[0] in 'IF' or image.mode in ('1', 'L') and not clear: pixels, clear = np.asarray(image), False
         else: pixels = np.asarray(image.convert('RGBA' if clear else 'RGB'))
     if halved: pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None: raise DataError(f'{path}: its colours of 16 bits cannot be read; write the mask with 8 bits, white on black.', 'unreadable regions')
+    if pixels is None: raise DataError(f'{path}: its colours of 16 bits cannot be read; write the mask with '
+                                       '8 bits, white on black.', 'unreadable regions')
     pixels = np.atleast_3d(pixels)
     if pixels.dtype.kind == 'f' and not np.isfinite(pixels).all():
-        raise DataError(f'{path}: holds something that is no number; write the mask again, 0 outside the region.', 'unreadable regions')
+        raise DataError(f'{path}: holds something that is no number; write the mask again, 0 outside the '
+                        'region.', 'unreadable regions')
     if not clear or pixels.shape[-1] != 4: return pixels, None, lossy
     return pixels[..., :3], pixels[..., 3] / np.iinfo(pixels.dtype).max, lossy
 
@@ -819,7 +858,8 @@ def load_mask(
     if opacity is not None and opacity.min() < opacity.max():
         shape = opacity >= .5
         if not shape.all() and len(np.unique(on[shape])) == 2:
-            raise DataError(f'{path}: its opaque part is black and coloured, so it is not clear which is the region; write it white on black.', 'unreadable regions')
+            raise DataError(f'{path}: its opaque part is black and coloured, so it is not clear which is '
+                            'the region; write it white on black.', 'unreadable regions')
         on = on if shape.all() else shape
     if on.any(): return on
     dim = f'no pixel is at least half bright, which is what counts in a {Path(path).suffix}; write it white on black, or as .png' if lossy and colours.any() else ''
@@ -851,8 +891,12 @@ def mask_files(
     files, nameless = {}, {}
     for folder in folders_in(existing_folder(root, 'a folder of masks for each image')):
         image, masks = image_id(folder.name), [(canonical(p.stem), p) for p in files_in(folder, IMAGES)]
-        if not any(n for n, _ in masks): problems.add(f'{folder}: holds no mask; add <name>.png, or remove the folder.', image, 'empty regions')
-        elif image in files: problems.add(f'{folder}: is a second folder for image {image}; put all of its masks into one.', image, 'same id twice')
+        if not any(n for n, _ in masks):
+            problems.add(f'{folder}: holds no mask; add <name>.png, or remove the folder.',
+                         image, 'empty regions')
+        elif image in files:
+            problems.add(f'{folder}: is a second folder for image {image}; put all of its masks into one.',
+                         image, 'same id twice')
         else:
             files[image] = [(n, p) for n, p in masks if n]
             nameless[image] = [p for n, p in masks if not n]
@@ -869,7 +913,8 @@ def mask_regions(
     noted = or_strict(problems)
     found = image_files(images, noted, deep=True)
     files, nameless = mask_files(root, noted)
-    if not files: raise DataError(f'{root}: holds no masks; give the folder that holds <image id>/<name>.png.', 'empty regions')
+    if not files: raise DataError(f'{root}: holds no masks; give the folder that holds <image '
+                                  'id>/<name>.png.', 'empty regions')
     used = used_images(files, found, ids, root, images, noted)
     regions = MaskRegions(used, sorted({n for i in used for n, _ in files[i]}), [p for i in used for _, p in files[i]], rule)
     regions.files = {i: files[i] for i in used}
@@ -977,11 +1022,13 @@ def read_regions(
     root = Path(root)
     found = region_layouts(root) if root.exists() else []
     if not found: raise DataError(no_regions(root), 'unreadable regions')
-    if len(found) > 1: raise DataError(f"{root}: holds several sets of regions; give one of {', '.join(str(p) for _, p in found)}.", 'unreadable regions')
+    if len(found) > 1: raise DataError(f"{root}: holds several sets of regions; give one of "
+                                       f"{', '.join(str(p) for _, p in found)}.", 'unreadable regions')
     kind, path = found[0]
     if kind == 'osie': return (osie_regions if path.is_dir() else osie_objects)(path, images or root/'stimuli', **options)
     images = images or next((d/'images' for d in (root, *root.absolute().parents[:2]) if (d/'images').is_dir()), None)
-    if images is None: raise DataError(f'{root}: no folder images/ in it or above it; say where they are by images=.', 'regions without image')
+    if images is None: raise DataError(f'{root}: no folder images/ in it or above it; say where they are by '
+                                       'images=.', 'regions without image')
     return READERS[kind](path, images, **options)
 
 # %% ../nbs/08_semantics.ipynb #1eee4dd8
@@ -992,7 +1039,9 @@ def enrichment(
     "Fixations inside each semantic relative to its area, at the resolution of the fixations' frame; raises `DataError` where an image has none."
     inside, expected, by_image = {}, {}, dict(list(fixations.fixations.groupby('image')))
     for image in regions.ids:
-        if image not in by_image: raise DataError(f'{fixations.name}: no fixations for image {image}; give regions and fixations of the same images.')
+        if image not in by_image:
+            raise DataError(f'{fixations.name}: no fixations for image {image}; give regions and fixations '
+                            'of the same images.')
         f, frame = by_image[image], fixations.images.loc[image]
         names, masks = regions.masks(image, (int(frame.height), int(frame.width)))
         hits = masks[:, f.y.to_numpy().astype(int), f.x.to_numpy().astype(int)].sum(1)
