@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'COLUMNS', 'GRID', 'ORIENTATION', 'WAYS', 'COLORS', 'STYLE', 'Findings', 'Contents', 'parallel',
-           'open_contents', 'splits_of', 'opened_set', 'images_table', 'fixations_table', 'opened_regions', 'contrast',
-           'look_at_image', 'is_rotated', 'look_at_map', 'measure', 'find_corner', 'find_twins', 'looks_hash',
-           'midranks', 'looked_at', 'auc_own', 'auc_others', 'sure', 'fit', 'judge_axes', 'find_strangers', 'Checked',
-           'verdict', 'check_data', 'counted', 'embedded', 'heat', 'outlines', 'picture', 'drawn', 'density_layer',
-           'rows', 'kinds_table', 'page', 'write_report']
+           'open_contents', 'splits_of', 'opened_set', 'images_table', 'fixations_table', 'is_annotated',
+           'opened_regions', 'note_regions', 'contrast', 'look_at_image', 'is_rotated', 'look_at_map', 'measure',
+           'find_corner', 'find_twins', 'looks_hash', 'midranks', 'looked_at', 'auc_own', 'auc_others', 'sure', 'fit',
+           'judge_axes', 'find_strangers', 'Checked', 'verdict', 'check_data', 'counted', 'embedded', 'heat',
+           'outlines', 'picture', 'drawn', 'density_layer', 'rows', 'kinds_table', 'page', 'write_report']
 
 # %% ../nbs/12a_checks.ipynb #9320bd0a
 import base64, hashlib, html, time
@@ -101,7 +101,9 @@ def open_contents(
     root = existing_folder(root, 'a data set')
     sets = {split: data for split in splits_of(root) if (data := opened_set(root, split, found, reading)) is not None}
     images, fixations = images_table(sets), fixations_table(sets)
-    regions = opened_regions(root, images, found) if region_layouts(root) else None
+    twice = images[images.id.duplicated()]
+    for key, i in twice.id.items(): found.add('same id twice', f'{root}: {i} is in train and in val; rename or remove one of them.', key)
+    regions = opened_regions(root, images, found) if is_annotated(root) else None
     named = next(iter(sets.values()), None)
     return Contents(named.name if named else root.name, images, fixations, regions, named.sigma if named else 1.)
 
@@ -136,14 +138,13 @@ def images_table(
     sets: dict, # split -> FixationSet
 ) -> pd.DataFrame: # index: 'split/id'; `COLUMNS`
     "All images of a data set; of those that were left out the frame is not known."
-    parts = [pd.DataFrame(columns=COLUMNS)]
+    rows = []
     for split, data in sets.items():
-        left = pd.DataFrame(dict(path=data.unused), index=pd.Index(data.unused, name='id'), columns=data.images.columns)
-        table = pd.concat([data.images.astype(object), left.astype(object)]).rename_axis('id').reset_index()
-        parts.append(table.assign(split=split)[COLUMNS])
-    table = pd.concat(parts, ignore_index=True)
-    table = table.assign(path=[Path(p) for p in table.path], map_path=[p if isinstance(p, str) else None for p in table.map_path])
-    return table.astype(dict(height=float, width=float)).set_index(table.split + '/' + table.id)
+        for i, row in data.images.iterrows(): rows.append((i, split, Path(row.path), row.map_path, row.height, row.width))
+        for i, path in data.unused.items(): rows.append((i, split, path, None, np.nan, np.nan))
+    table = pd.DataFrame(rows, columns=COLUMNS).astype(dict(height=float, width=float))
+    table['map_path'] = table.map_path.astype(object).where(table.map_path.notna(), None)
+    return table.set_index(table.split + '/' + table.id)
 
 def fixations_table(
     sets: dict, # split -> FixationSet
@@ -153,6 +154,12 @@ def fixations_table(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=FIXATION_COLUMNS)
 
 # %% ../nbs/12a_checks.ipynb #e779e0b3
+def is_annotated(
+    root: Path, # folder of a data set
+) -> bool: # somebody meant to name things
+    "Whether there is a file of named regions, or one that should be."
+    return bool(region_layouts(root)) or any((root/name).exists() for name in ('scene_graphs.json', 'labels', 'attrs.mat', 'masks', 'objects.json'))
+
 def opened_regions(
     root: Path, # folder of a data set
     images: pd.DataFrame, # all images
@@ -160,16 +167,34 @@ def opened_regions(
 ) -> Regions | None: # of the images that are there; None where nothing can be used
     "Named regions, as their reader gives them."
     problems, regions = Problems(strict=False), None
-    with problems.caught(kind='unreadable regions'): regions = read_regions(root, problems=problems)
-    keys = dict(zip(images.id, images.index))
-    for image, sentence, kind in [*problems, *(regions.notes if regions else ())]:
-        found.add(kind or 'unreadable regions', sentence, keys.get(image, image))
+    free_text = [layout for layout, _ in region_layouts(root)][:1] in (['gqa'], ['vg'])
+    with problems.caught(kind='unreadable regions'):
+        regions = read_regions(root, problems=problems, **(dict(min_images=1) if free_text else {}))
+    note_regions(problems, regions, images, found)
     if regions is None: return None
     for name in regions.uncategorised: found.add('name without category', f"{root}: '{name}' has no semantic category.")
+    if any(not p.image for p in problems): return regions # the file is broken, so it is not known what it lacks
     known = set(regions.images) | problems.images
     annotated = images[images.split.isin(images[images.id.isin(known)].split)] # a split that nobody annotated lacks nothing
     for key in annotated.index[~annotated.id.isin(known)]: found.add('image without regions', f'{root}: nothing is annotated for {key}.', key)
     return regions
+
+def note_regions(
+    problems: Problems, # faults of the reader
+    regions: Regions | None, # with its notes
+    images: pd.DataFrame, # all images
+    found: Findings, # receives them
+): # nothing
+    "What the reader of regions says, of images whose id is not already there twice."
+    keys = dict(zip(images.id, images.index))
+    twice = {image.split('/')[-1] for kind, _, image, _ in found if kind == 'same id twice'}
+    said = list(problems)
+    if regions is not None:
+        frames = images[images.height > 0].drop_duplicates('id').set_index('id')
+        said += [p for p in regions.notes if p.kind != 'image without regions'] # of all images; `opened_regions` asks for annotated splits only
+        said += regions.other_sizes(dict(zip(frames.index, zip(frames.height, frames.width))))
+    for image, sentence, kind in said:
+        if image not in twice: found.add(kind or 'unreadable regions', sentence, keys.get(image, image))
 
 # %% ../nbs/12a_checks.ipynb #89db664c
 GRID = 24, 32 # of the tests below

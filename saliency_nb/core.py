@@ -9,7 +9,7 @@ __all__ = ['IMAGES', 'LEFT_BEHIND', 'NAMES', 'SaliencyError', 'DataError', 'Chec
            'versions', 'git_revision', 'derived_seed', 'rng']
 
 # %% ../nbs/00_core.ipynb #69d1e7fa
-import codecs, hashlib, json, os, subprocess, threading, unicodedata
+import codecs, hashlib, io, json, os, subprocess, threading, unicodedata
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -168,11 +168,12 @@ def open_json(
     path, # file to read
 ): # binary file of UTF-8 without a byte-order mark, for readers that stream
     "A JSON file to be read piece by piece, whatever its encoding."
-    file = open(path, 'rb')
-    start = file.read(4)
+    with open(path, 'rb') as file: start = file.read(4)
     encoding = json.detect_encoding(start)
-    file.seek(3 if start.startswith(codecs.BOM_UTF8) else 0)
-    return file if encoding.startswith('utf-8') else codecs.EncodedFile(file, 'utf-8', encoding)
+    if not encoding.startswith('utf-8'): return io.BytesIO(Path(path).read_bytes().decode(encoding).encode()) # rare, so not streamed
+    file = open(path, 'rb')
+    if start.startswith(codecs.BOM_UTF8): file.seek(3)
+    return file
 
 # %% ../nbs/00_core.ipynb #c0f11e55
 NAMES = ['semantic', 'image', 'category', 'model', 'name', 'observer', 'group', 'run', 'kind', 'sentence', 'level'] # columns that hold words, whatever they look like

@@ -156,7 +156,7 @@ def read_codecharts(
 
 # %% ../nbs/01a_fixation_readers.ipynb #coco0002
 SCREEN = (1050, 1680) # (height, width) of the screen, px
-SCREEN_DEGREE = 1680 / 54 # px per degree of visual angle; the screen measured 54 x 35 degrees
+SCREEN_DEGREE = 1680 / 54 # px per degree of visual angle; the screen is taken to have measured 54 x 35 degrees, which no file at hand confirms: another sigma is an option away
 
 def screen_scale(
     size: tuple[int, int], # (height, width) of a picture, px
@@ -700,7 +700,7 @@ def stimulus_files(
         raise ParameterError('these stimuli are in memory and a network reads files; give a folder to write them into.')
     images = {f'{n:04d}': Path(folder)/f'{n:04d}.png' for n in range(len(stimuli.stimuli))}
     for path, pixels in zip(images.values(), stimuli.stimuli):
-        with whole_file(path) as part: Image.fromarray(np.asarray(pixels, np.uint8)).save(part)
+        with whole_file(path) as part: Image.fromarray(eight_bit(pixels, f'stimulus {path.stem}')).save(part)
     return images
 
 # %% ../nbs/01a_fixation_readers.ipynb #hdf50002

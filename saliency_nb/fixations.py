@@ -115,20 +115,22 @@ def require_pixels(
     outside = known[~inside(known.x, known.y, known.width, known.height)]
     if len(outside) <= MOST_OUTSIDE * len(known): return
     first = outside.iloc[0]
+    reason, kind = likely_reason(known, outside)
     raise DataError(f"{source}: {len(outside):,} of {len(known):,} fixations are no points of their images, such as ({first.x:g}, {first.y:g}) of image "
-                    f"{first.image} of {first.height:g} x {first.width:g} px; {likely_reason(known, outside)}.", 'fixation outside the image')
+                    f"{first.image} of {first.height:g} x {first.width:g} px; {reason}.", kind)
 
 def likely_reason(
     known: pd.DataFrame, # x, y, width, height of each fixation that is a number
     outside: pd.DataFrame, # those of them that lie outside
-) -> str: # half a sentence with the remedy
+) -> tuple[str, str]: # half a sentence with the remedy, kind of the fault
     "Why fixations lie outside their images."
     exchanged = ~inside(known.y, known.x, known.width, known.height)
-    if exchanged.sum() < len(outside) / 4: return f'with x and y exchanged it would be {exchanged.sum():,}: check the axis order'
+    if exchanged.sum() < len(outside) / 4: return f'with x and y exchanged it would be {exchanged.sum():,}: check the axis order', 'axes'
+    kind = 'fixation outside the image'
     if inside(outside.x + 1, outside.y + 1, outside.width + 2, outside.height + 2).all():
-        return 'all of them by a pixel or less: check whether pixels are counted from 0 or from 1 (the origin)'
-    if ((known.x < 0) | (known.y < 0)).mean() > .25: return 'many are negative: check the origin, which is the upper left corner of the image'
-    return f'positions reach ({known.x.max():g}, {known.y.max():g}): check the resolution at which they were recorded, and the axis order' 
+        return 'all of them by a pixel or less: check whether pixels are counted from 0 or from 1 (the origin)', kind
+    if ((known.x < 0) | (known.y < 0)).mean() > .25: return 'many are negative: check the origin, which is the upper left corner of the image', kind
+    return f'positions reach ({known.x.max():g}, {known.y.max():g}): check the resolution at which they were recorded, and the axis order', kind 
 
 # %% ../nbs/01_fixations.ipynb #b0a1e005
 def checked(

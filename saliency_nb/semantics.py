@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OSIE_ATTRIBUTES', 'LOSSY', 'INSTEAD', 'COCO_KEYS', 'READERS', 'KNOWN', 'overlap', 'box_coverage', 'mask_coverage',
-           'covered', 'own_code', 'Regions', 'note_unmatched', 'used_images', 'chunks', 'json_items', 'given_name',
+           'covered', 'own_code', 'Regions', 'note_unmatched', 'used_images', 'json_items', 'given_name',
            'parsed_object', 'Boxes', 'images_with', 'BoxRegions', 'note_boxes', 'box_regions', 'graph_regions',
            'gqa_regions', 'graph_names', 'vg_entries', 'vg_attributes', 'vg_number', 'vg_regions', 'run_lengths',
            'is_number', 'is_thin', 'is_box', 'drawn_parts', 'segment_rle', 'InstanceRegions', 'segment_numbers',
@@ -221,12 +221,6 @@ def used_images(
     return used
 
 # %% ../nbs/08_semantics.ipynb #34755637
-def chunks(
-    file, # binary
-): # 64 kB at a time
-    "A file in pieces: ijson, given the file itself, would read past the decoder of UTF-16."
-    return ijson.from_iter(iter(lambda: file.read(2**16), b''))
-
 def json_items(
     path, # JSON file of any size, in any encoding
     what: str, # what it should hold, for the sentences
@@ -240,7 +234,7 @@ def json_items(
             raise DataError(f"{path}: holds a {'list' if first == '[' else 'single object'}, so it is not "
                             f"{what}.", 'unreadable regions')
         with open_json(path) as file:
-            pairs = ijson.kvitems(chunks(file), '', use_float=True) if many == '{' else enumerate(ijson.items(chunks(file), 'item', use_float=True))
+            pairs = ijson.kvitems(file, '', use_float=True) if many == '{' else enumerate(ijson.items(file, 'item', use_float=True))
             for n, pair in enumerate(pairs, 1): yield pair
     except (ijson.JSONError, UnicodeError) as e:
         raise DataError(f'{path}: not valid JSON after {n} entries ({str(e).splitlines()[0]}); the file may be truncated, so fetch or '
@@ -944,7 +938,7 @@ def known_layout(
     "The same, found out once for each file as it is."
     seen, telling = set(), {'annotations'}
     try:
-        with open_json(path) as file: found = next(json_signs(ijson.parse(chunks(file), use_float=True), seen), None)
+        with open_json(path) as file: found = next(json_signs(ijson.parse(file, use_float=True), seen), None)
         if found is not None: return found
     except (ijson.JSONError, UnicodeError): telling = COCO_KEYS # a broken file: its reader will say so
     return 'coco' if seen & telling else ''
