@@ -98,7 +98,7 @@ class FactorizedSaliency(SaliencyModel):
         activations: torch.Tensor, # (B, N, h, w) in (0, 1)
     ) -> torch.Tensor: # (B, h, w)
         "The readout before its sigmoid, on the grid of the bases; in phase 1 without making the features, by the identity below."
-        return F.conv2d(activations, self.kernels()[None], padding=1)[:, 0]
+        return F.conv2d(activations, self.kernels().contiguous()[None], padding=1)[:, 0] # torch has no gradient for other layouts and one image
 
     def kernels(self) -> torch.Tensor: # (N, 3, 3)
         "W2, the kernel that reads each basis out; in phase 1 W2[n,i,j] = sum_c W1[c,i,j] P[n,c]."
