@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['AUTHORS', 'LAYERS', 'RENAMED', 'SaliencyModel', 'OriginalSaliency', 'FactorizedSaliency', 'readout_kernels',
            'basis_weights', 'to_phase2', 'freeze_below_readout', 'basis_saliency', 'initialise', 'unit_variance',
-           'saturated_share', 'build_model', 'assembled', 'recipe_of', 'save_checkpoint', 'authors_name',
-           'authors_recipe', 'from_authors', 'unscaled', 'export_authors', 'load_checkpoint']
+           'saturated_share', 'build_model', 'assembled', 'recipe_of', 'recipe_text', 'save_checkpoint', 'authors_name',
+           'authors_recipe', 'from_authors', 'unscaled', 'export_authors', 'recipe_text_in', 'read_recipe',
+           'load_checkpoint']
 
 # %% ../nbs/05_bases.ipynb #7bcf18b1
 import json, re
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from .core import CheckpointError, ParameterError, whole_file
-from .hosts import Backbone, build_host, conv, load_tensors, read_tensors, resized
+from .hosts import Backbone, build_host, conv, load_tensors, read_weights, resized, state_dict_in, unwrapped
 
 # %% ../nbs/05_bases.ipynb #f74e6f04
 class SaliencyModel(nn.Module):
@@ -97,7 +98,7 @@ class FactorizedSaliency(SaliencyModel):
         activations: torch.Tensor, # (B, N, h, w) in (0, 1)
     ) -> torch.Tensor: # (B, h, w)
         "The readout before its sigmoid, on the grid of the bases; in phase 1 without making the features, by the identity below."
-        return F.conv2d(activations, self.kernels()[None], padding=1)[:, 0]
+        return F.conv2d(activations, self.kernels().contiguous()[None], padding=1)[:, 0] # torch has no gradient for other layouts and one image
 
     def kernels(self) -> torch.Tensor: # (N, 3, 3)
         "W2, the kernel that reads each basis out; in phase 1 W2[n,i,j] = sum_c W1[c,i,j] P[n,c]."
@@ -218,13 +219,19 @@ def recipe_of(
     "What is needed to build a model again."
     return getattr(model, 'recipe', {}) | dict(n_bases=model.bases.out_channels if model.phase else 0, phase=model.phase, upsampling=model.upsampling)
 
+def recipe_text(
+    model: SaliencyModel, # any
+) -> str: # JSON
+    "The recipe of a model as it is written into files, under the name `saliency_nb`."
+    return json.dumps(recipe_of(model), default=str)
+
 def save_checkpoint(
     model: SaliencyModel, # to save
     path, # .safetensors file to write
 ) -> Path: # the file
     "Write a model, whole or not at all, with the recipe to build it again."
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with whole_file(path) as part: save_file(tensors, part, metadata=dict(saliency_nb=json.dumps(recipe_of(model), default=str)))
+    with whole_file(path) as part: save_file(tensors, part, metadata=dict(saliency_nb=recipe_text(model)))
     return Path(path)
 
 # %% ../nbs/05_bases.ipynb #cd284b90
@@ -302,18 +309,39 @@ def export_authors(
     return Path(path)
 
 # %% ../nbs/05_bases.ipynb #ffdf972b
+def recipe_text_in(
+    held: dict, # what the file holds, from `read_weights`
+    path, # of the file
+) -> str | None: # from `recipe_text`; None where the file has none
+    "The recipe a file carries: in the header of a safetensors file, or as an entry of a training's last.ckpt."
+    if Path(path).suffix.lower() != '.safetensors': return held.get('saliency_nb')
+    with safe_open(path, 'pt') as file: return (file.metadata() or {}).get('saliency_nb')
+
+def read_recipe(
+    held: dict, # what the file holds, from `read_weights`
+    path, # of the file
+) -> dict: # n_bases, phase, upsampling; host and options where the host is a registered one
+    "How the model in a file is built; raises `CheckpointError` where the file does not say."
+    text = recipe_text_in(held, path)
+    if text is None and 'History' in (held.get('callbacks') or {}):
+        raise CheckpointError(f"{path}: written by an earlier version, which did not note how the model is built; give the best.safetensors beside it.")
+    if text is None: raise CheckpointError(f"{path}: neither a checkpoint of saliency_nb nor one of the authors' models; give a file that a training wrote.")
+    try: recipe = json.loads(text)
+    except (ValueError, TypeError): recipe = {}
+    if not {'n_bases', 'phase', 'upsampling'} <= set(recipe): raise CheckpointError(f"{path}: its note of how the model is built is broken; give a file that a training wrote.")
+    return recipe
+
 def load_checkpoint(
-    path, # .safetensors file written by `save_checkpoint`, or a state dict of the authors'
+    path, # .safetensors file written by `save_checkpoint`, last.ckpt of a training, or a state dict of the authors'
     host: nn.Module | None = None, # the host, where it is not a registered one
 ) -> SaliencyModel: # in eval mode
     "Read a model, ours or the authors'; raises `CheckpointError` where the file is neither or does not fit its host."
-    tensors = read_tensors(path)
+    held = read_weights(path)
+    tensors = unwrapped(state_dict_in(held, path))
     if authors_recipe(tensors): return from_authors(tensors, path)
-    header = safe_open(path, 'pt').metadata() if Path(path).suffix == '.safetensors' else None
-    if not header or 'saliency_nb' not in header: raise CheckpointError(f"{path}: neither a checkpoint of saliency_nb nor one of the authors' models; give a file that a training wrote.")
-    recipe = json.loads(header['saliency_nb'])
+    recipe = read_recipe(held, path)
     if host is None and 'host' not in recipe: raise CheckpointError(f"{path}: its host is not a registered one; pass `host=`.")
     shape = {k: recipe[k] for k in ('n_bases', 'phase', 'upsampling')}
-    model = build_model(recipe['host'], **shape, **recipe['options']) if host is None else assembled(host, **shape)
-    if 'host' in recipe: model.recipe = {k: recipe[k] for k in ('host', 'options')}
+    model = build_model(recipe['host'], **shape, **recipe.get('options', {})) if host is None else assembled(host, **shape)
+    if 'host' in recipe: model.recipe = {k: recipe[k] for k in ('host', 'options') if k in recipe}
     return load_tensors(model, tensors, path).eval()
