@@ -19,7 +19,7 @@ import cv2, numpy as np, pandas as pd
 from scipy.stats import rankdata
 from tqdm import tqdm
 from .core import DataError, Problems, existing_folder, rng, whole_file, write_json
-from .fixations import FIXATION_COLUMNS, FixationSet, decoded, density, fixation_map, grid_sigma, inside, load_map, load_rgb
+from .fixations import FIXATION_COLUMNS, FixationSet, decoded, density, fixation_map, grid_sigma, load_map, load_rgb
 from .fixation_readers import read_fixations
 from .semantics import Regions, read_regions, region_layouts
 
@@ -475,7 +475,7 @@ def drawn(
 def density_layer(c: Contents, key: str, x, y, size) -> np.ndarray | None: # (H, W)
     "The official density of an image, else its blurred fixations."
     if c.measured['map'][key] is not None: return cv2.resize(load_rgb(c.images.map_path[key])[..., 0].astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
-    return density(fixation_map(x, y, size, size), grid_sigma(c.sigma, c.images.loc[key, ['height', 'width']], size)) if len(x) and c.images.width[key] > 0 else None
+    return density(fixation_map(x, y, size, size), grid_sigma(c.sigma, tuple(c.images.loc[key, ['height', 'width']]), size)) if len(x) and c.images.width[key] > 0 else None
 
 # %% ../nbs/12a_checks.ipynb #8f3897d9
 STYLE = """:root{color-scheme:light dark;--ink:#1b1b1b;--paper:#fff;--line:#bbb;--soft:#f3f3f3}
