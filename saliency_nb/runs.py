@@ -164,7 +164,7 @@ def typed(
 
 # %% ../nbs/12_runs.ipynb #3c12fcf9
 POSITIVE = {'height', 'width', 'n_bases', 'epochs', 'epochs2', 'lr', 'lr2', 'lr_every', 'batch', 'top', 'accumulate',
-            'devices', 'nodes', 'min_images', 'n_images', 'n_observers'}
+            'devices', 'nodes', 'min_images', 'n_images', 'n_observers', 'sigma', 'degrees', 'px_per_degree'}
 NOT_NEGATIVE = {'features', 'clip', 'every', 'patience', 'workers'}
 PRECISIONS = '32-true', 'bf16-mixed', '16-mixed'
 
@@ -349,7 +349,9 @@ def reading_options(
             raise ParameterError(f"reading: '{key}{equals}{value}' is no option of a reader; "
                                  'write KEY=VALUE, such as origin=0.5.')
     found = {key: literal(value) for key, _, value in pairs}
-    for key in found.keys() & {'sigma', 'degrees', 'px_per_degree'}: found[key] = typed(key, found[key], float)
+    for key in found.keys() & {'sigma', 'degrees', 'px_per_degree'}:
+        found[key] = typed(key, found[key], float)
+        check_range(key, found[key])
     return found
 
 # %% ../nbs/12_runs.ipynb #40bc273a
@@ -661,7 +663,7 @@ def people(self: Analysis) -> pd.DataFrame | None: # as `over_weighting`; None w
         table = over_weighting(predicted, region_means(people_maps(seen, grid), regions), seed=self.p.seed)
         with whole_file(self.run/'people.csv') as part: table.to_csv(part, index=False)
     self.stage('people', make, ['people.csv'], (*DISSECTED, 'contributions'), phase2=self.phase2(), data=self.data, regions=self.named(), size=self.size, grid=grid, seed=self.p.seed)
-    return read_table(self.run/'people.csv')
+    return read_table(self.run/'people.csv').astype(dict(model=float)) # here a density, elsewhere a name
 
 # %% ../nbs/12_runs.ipynb #44e02f19
 def exchanged(
