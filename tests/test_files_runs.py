@@ -11,7 +11,7 @@ from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = dict(features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
+TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
 SMALL = [str(a) for k, v in TINY.items() for a in (f"--{k.replace('_', '-')}", v)]
 
 @pytest.fixture(scope='module')
@@ -80,24 +80,30 @@ def test_names_are_text_whatever_they_look_like(column, tmp_path):
     pd.DataFrame({column: NAMES, 'contrast': np.arange(7) / 2}).to_csv(tmp_path/'t.csv', index=False)
     assert read_table(tmp_path/'t.csv')[column].tolist() == NAMES and read_table(tmp_path/'t.csv').contrast.sum() == 10.5
 
-@pytest.mark.parametrize('names', [('nan', 'null'), ('1001', 'True')], ids=str)
-def test_names_survive_a_whole_analysis(names, world, tmp_path):
-    root = shutil.copytree(world, tmp_path/'world')
+@pytest.fixture(scope='module')
+def renamed(world, tmp_path_factory):
+    "The analysis of a world in which things have the first of these names."
+    folder = tmp_path_factory.mktemp('names')
+    root = shutil.copytree(world, folder/'world')
     truth = pd.read_csv(root/'truth.csv', keep_default_na=False)
-    new = dict(zip(('face', 'text'), names))
-    assert set(new) <= set(truth.semantic)
-    truth.assign(semantic=truth.semantic.replace(new)).to_csv(root/'truth.csv', index=False)
     graphs = json.loads((root/'scene_graphs.json').read_text())
+    objects = {o['name'] for g in graphs.values() for o in g['objects'].values()}
+    new = dict(zip([s for s in open_data(root, min_images=3).regions.semantics if s in objects], NAMES[:4]))
+    assert len(new) == 4
+    truth.assign(semantic=truth.semantic.replace(new)).to_csv(root/'truth.csv', index=False)
     for g in graphs.values():
         for o in g['objects'].values(): o['name'] = new.get(o['name'], o['name'])
     (root/'scene_graphs.json').write_text(json.dumps(graphs))
-    analysis = Analysis(data=root, out=tmp_path/'run', **TINY)
-    kept = {k.lower() for k in names} | set(names)
-    there = set(analysis.found.regions.semantics)
-    assert {str(s) for s in analysis.found.truth.index} >= set(names)
-    table = analysis.contributions()
-    assert set(table.semantic) == there and len(kept & there) == 2
-    assert set(analysis.people().semantic) <= there and analysis.scores().loc['phase 2'].index.tolist() == analysis.found.val.ids
+    model = save_checkpoint(build_model('dinet', n_bases=8, backbone='squeezenet1_0', width=8), folder/'model.safetensors')
+    analysis = Analysis(data=root, out=folder/'run', **TINY | dict(checkpoint=model))
+    return analysis, analysis.contributions(), analysis.people()
+
+@pytest.mark.parametrize('name', NAMES[:4])
+def test_names_survive_a_whole_analysis(name, renamed):
+    analysis, table, beside = renamed
+    assert name in analysis.found.truth.index and name.lower() in analysis.found.regions.semantics
+    assert table.semantic.tolist().count(name.lower()) == 1 == beside.semantic.tolist().count(name.lower())
+    assert set(table.semantic) == set(analysis.found.regions.semantics) and np.isfinite(beside.model).all()
 
 def unwritable(world, folder): (folder/'file').write_text(''); return dict(out=folder/'file'), 'file: cannot be written into'
 def unnamed(world, folder):
@@ -190,11 +196,12 @@ def test_the_kernel_is_the_interpreter_of_the_command(place, tmp_path, monkeypat
     monkeypatch.setenv('JUPYTER_PREFER_ENV_PATH', '0'); monkeypatch.setenv(place, str(tmp_path))
     assert get_kernel_spec('python3').argv[0] == '/bin/false'
     (tmp_path/'analyses').mkdir()
-    cell = nbformat.v4.new_code_cell("folder: str = ''", metadata=dict(tags=['parameters']))
-    said = nbformat.v4.new_code_cell("import sys; open(f'{folder}/said', 'w').write(sys.executable)")
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell, said]), tmp_path/'analyses/small.ipynb')
+    cell = nbformat.v4.new_code_cell("target: str = ''", metadata=dict(tags=['parameters']))
+    said = nbformat.v4.new_code_cell("import sys; open(f'{target}/said', 'w').write(sys.executable)")
+    kernelspec = dict(name='python3', language='python', display_name='Python 3')
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell, said], metadata=dict(kernelspec=kernelspec)), tmp_path/'analyses/small.ipynb')
     monkeypatch.setattr(runs, 'analysis_path', lambda name: tmp_path/'analyses/small.ipynb')
-    runs.execute('small', tmp_path/'out', folder=str(tmp_path))
+    runs.execute('small', tmp_path/'out', target=str(tmp_path))
     assert (tmp_path/'said').read_text() == sys.executable
     assert get_kernel_spec('python3').argv[0] == '/bin/false' # as before
 
