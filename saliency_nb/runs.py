@@ -754,12 +754,12 @@ def execute(
     "Execute an analysis by papermill; an error of the user's is raised as `SaliencyError`, and the notebook so far is kept."
     known = checked_parameters(name, parameters)
     notebook = writable_folder(folder)/f'{name}.ipynb'
-    source, target, place = map(literal_path, (analysis_path(name), notebook, os.getcwd()))
+    source, target = map(literal_path, (analysis_path(name), notebook))
     shown = sys.stdout if show else None
     try:
         with own_kernel():
             pm.execute_notebook(source, target, {k: known[k] for k in parameters}, progress_bar=False, kernel_name=KERNEL,
-                                cwd=place, stdout_file=shown, extra_arguments=['--log-level=50'])
+                                cwd=os.getcwd(), stdout_file=shown, extra_arguments=['--log-level=50'])
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
         raise

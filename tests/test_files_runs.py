@@ -144,13 +144,14 @@ def broken_annotation(root): p = root/'scene_graphs.json'; p.write_text(p.read_t
 
 @pytest.mark.parametrize('harm', [no_annotation, broken_annotation], ids=lambda f: f.__name__)
 def test_training_needs_no_names(harm, world, tmp_path, capsys, monkeypatch):
-    root = shutil.copytree(world, tmp_path/'world'); harm(root)
-    out = ['--out', tmp_path/'run', *SMALL]
+    root = shutil.copytree(world, tmp_path/'data {b}, é'); harm(root)
+    run = tmp_path/'runs {a}/%d, é' # Lightning and TensorBoard take any path, too
+    out = ['--out', run, *SMALL]
     one_sentence(capsys, 'dissect', '--data', root, *out)
-    assert not (tmp_path/'run/phase1').exists()
+    assert not (run/'phase1').exists()
     assert said(capsys, 'train', '--data', root, *out)[0] == 0
     monkeypatch.setattr(runs, 'train', None) # the annotated images are the same: nothing is trained again
-    assert said(capsys, 'dissect', '--data', world, *out)[0] == 0 and (tmp_path/'run/alignment.nc').is_file()
+    assert said(capsys, 'dissect', '--data', world, *out)[0] == 0 and (run/'alignment.nc').is_file()
 
 @pytest.mark.parametrize('text, options', [
     ('', {}), ('origin=0.5 view=mouse_lab', dict(origin=.5, view='mouse_lab')), ('sigma=30 degrees=1', dict(sigma=30., degrees=1.)), ('x=CURRENT_FIX_X y="FIX Y"', dict(x='CURRENT_FIX_X', y='FIX Y')),
@@ -187,6 +188,15 @@ def test_a_split_that_the_table_names_is_used(name, monkeypatch, world):
     train, val = opened_splits(world.parent, 0, runs.Problems(), {})
     assert train.ids == images.index[:15].tolist() and val.ids == images.index[19:].tolist()
 
+def small_analysis(monkeypatch, package, parameter):
+    "A package with one analysis, compare_models.ipynb, which writes what it was given into a file `said` of the folder it stands in."
+    (package/'analyses').mkdir(parents=True)
+    first = nbformat.v4.new_code_cell(parameter, metadata=dict(tags=['parameters']))
+    second = nbformat.v4.new_code_cell("import json, os, sys\nwith open('said', 'w') as f: json.dump([sys.executable, os.getcwd(), runs], f)")
+    kernelspec = dict(name='python3', language='python', display_name='Python 3')
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, second], metadata=dict(kernelspec=kernelspec)), package/'analyses/compare_models.ipynb')
+    monkeypatch.setattr(runs.core, '__file__', str(package/'core.py'))
+
 @pytest.mark.parametrize('place', ['JUPYTER_DATA_DIR', 'HOME'])
 def test_the_kernel_is_the_interpreter_of_the_command(place, tmp_path, monkeypatch):
     kernels = tmp_path/('' if place == 'JUPYTER_DATA_DIR' else '.local/share/jupyter')/'kernels/python3'
@@ -194,34 +204,23 @@ def test_the_kernel_is_the_interpreter_of_the_command(place, tmp_path, monkeypat
     (kernels/'kernel.json').write_text(json.dumps(dict(argv=['/bin/false', '{connection_file}'], display_name='another', language='python')))
     for name in ('JUPYTER_DATA_DIR', 'JUPYTER_PATH'): monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('JUPYTER_PREFER_ENV_PATH', '0'); monkeypatch.setenv(place, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    small_analysis(monkeypatch, tmp_path/'package', "runs: str = ''")
     assert get_kernel_spec('python3').argv[0] == '/bin/false'
-    (tmp_path/'analyses').mkdir()
-    cell = nbformat.v4.new_code_cell("target: str = ''", metadata=dict(tags=['parameters']))
-    said = nbformat.v4.new_code_cell("import sys; open(f'{target}/said', 'w').write(sys.executable)")
-    kernelspec = dict(name='python3', language='python', display_name='Python 3')
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell, said], metadata=dict(kernelspec=kernelspec)), tmp_path/'analyses/small.ipynb')
-    monkeypatch.setattr(runs, 'analysis_path', lambda name: tmp_path/'analyses/small.ipynb')
-    runs.execute('small', tmp_path/'out', target=str(tmp_path))
-    assert (tmp_path/'said').read_text() == sys.executable
+    runs.execute('compare_models', tmp_path/'out', runs='a,b')
+    assert json.loads((tmp_path/'said').read_text()) == [sys.executable, str(tmp_path), 'a,b']
     assert get_kernel_spec('python3').argv[0] == '/bin/false' # as before
 
-@pytest.mark.parametrize('name', ['runs {a}/b,c é', "{} it's 100% \"quoted\""])
-def test_folders_may_have_any_name(name, world, tmp_path, monkeypatch):
-    "Data, runs, the folder one stands in, and the package itself."
-    here = tmp_path/name; here.mkdir(parents=True)
-    data = Path(shutil.copytree(world, here/'world'))
-    for package in ('saliency_nb', 'nbs'): (here/package).symlink_to(ROOT/package)
+@pytest.mark.parametrize('name', ['runs {a}/b,c é', "{} it's 100% \"quoted\" \\n"])
+def test_folders_may_have_any_name(name, tmp_path, monkeypatch):
+    "Runs, reports, the folder one stands in, and the package itself."
+    here = tmp_path/name
+    small_analysis(monkeypatch, here/'package', 'runs: list = []')
     monkeypatch.chdir(here)
-    monkeypatch.setattr(runs.core, '__file__', str(here/'saliency_nb/core.py'))
-    analysis = Analysis(data=data, out=here/'dinet', **TINY)
-    analysis.contributions(), analysis.scores()
-    shutil.copytree(here/'dinet', here/'b,c')
-    page = cli.side_by_side([here/'dinet', here/'b,c'], here/'side')
-    assert page == here/'side/compare_models.html' and 'b,c' in page.read_text() and (here/'dinet/phase1/metrics.csv').is_file()
-    cells = json.loads(prepared('explore', here/'dinet', run_folder=str(here/'dinet')).read_text())['cells']
-    given = {}
-    exec(''.join(next(c for c in cells if 'injected-parameters' in c['metadata'].get('tags', ()))['source']), given)
-    assert given['run_folder'] == str(here/'dinet')
+    page = cli.side_by_side([here/'b,c', '{d}'], here/'side')
+    assert page == here/'side/compare_models.html' and page.is_file()
+    assert json.loads((here/'said').read_text()) == [sys.executable, str(here), [str(here/'b,c'), str(here/'{d}')]]
+    assert prepared('compare_models', here/'later', runs=[str(here)]).is_file()
 
 @pytest.mark.parametrize('typed', ['~/world', '~'])
 def test_a_leading_tilde_is_the_home_folder(typed, tmp_path, monkeypatch):
