@@ -40,9 +40,12 @@ class Chapter(Notebook):
 class Analysis(Notebook):
     def runtest(self):
         import papermill as pm
+        from saliency_nb.runs import KERNEL, literal_path, own_kernel
         folder = self.session.config._tmp_path_factory.mktemp(self.name)
         os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-        try: pm.execute_notebook(self.path, folder/self.path.name, cwd=folder, kernel_name='python3', progress_bar=False)
+        source, target = map(literal_path, (self.path, folder/self.path.name))
+        try:
+            with own_kernel(): pm.execute_notebook(source, target, cwd=folder, kernel_name=KERNEL, progress_bar=False)
         except pm.PapermillExecutionError as e: raise NotebookError(f'{self.path}: {e}') from None
 
 def close_figures():

@@ -176,7 +176,7 @@ def open_json(
     return file
 
 # %% ../nbs/00_core.ipynb #c0f11e55
-NAMES = ['semantic', 'image', 'category', 'model', 'name', 'observer', 'group', 'run', 'kind', 'sentence', 'level'] # columns that hold words, whatever they look like
+NAMES = ['semantic', 'image', 'category', 'model', 'name', 'observer', 'group', 'run', 'kind', 'sentence', 'level', 'key', 'revision', 'settings'] # columns that hold words, whatever they look like
 
 def read_table(
     path, # .csv written by this package

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch, xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.stats import spearmanr
-from .core import ParameterError, whole_file
+from .core import ParameterError, read_table, whole_file
 from .fixations import MEAN, STD
 from .bases import FactorizedSaliency, basis_saliency
 from .contributions import NAMED, beyond_chance, contributions, raised, read_authors
@@ -177,7 +177,7 @@ def training_figure(
     "Training loss and validation CC over the epochs of both phases; epoch 0 is the start."
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), layout='constrained')
     for phase, (f, color, marker) in enumerate(zip(files, ('#0072B2', '#D55E00'), 'os'), 1):
-        rows = pd.read_csv(f)
+        rows = read_table(f)
         left.plot(rows.epoch, rows.loss, marker=marker, color=color, label=f'phase {phase}'); right.plot(rows.epoch, rows.val_cc, marker=marker, color=color)
     left.set(xlabel='epoch', ylabel='training loss\n10 KLD - 2 CC - NSS'); right.set(xlabel='epoch', ylabel='CC on the images that\nchoose the epoch')
     left.legend(frameon=False)
