@@ -549,6 +549,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'saliency_nb.fixations.image_gaze': ('fixations.html#image_gaze', 'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.image_size': ('fixations.html#image_size', 'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.inside': ('fixations.html#inside', 'saliency_nb/fixations.py'),
+                                       'saliency_nb.fixations.json_releases': ('fixations.html#json_releases', 'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.likely_reason': ('fixations.html#likely_reason', 'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.load_map': ('fixations.html#load_map', 'saliency_nb/fixations.py'),
                                        'saliency_nb.fixations.load_rgb': ('fixations.html#load_rgb', 'saliency_nb/fixations.py'),

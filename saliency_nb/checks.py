@@ -19,7 +19,7 @@ import cv2, numpy as np, pandas as pd
 from scipy.stats import rankdata
 from tqdm import tqdm
 from .core import DataError, Problems, existing_folder, rng, whole_file, write_json
-from .fixations import FIXATION_COLUMNS, FixationSet, decoded, density, fixation_map, grid_sigma, load_map, load_rgb
+from .fixations import FIXATION_COLUMNS, FixationSet, decoded, density, fixation_map, grid_sigma, json_releases, load_map, load_rgb
 from .fixation_readers import read_fixations
 from .semantics import Regions, read_regions, region_layouts
 
@@ -99,7 +99,8 @@ def open_contents(
 ) -> Contents: # the rest
     "Open a folder by its layout; raises `DataError` where it has none that is known."
     root = existing_folder(root, 'a data set')
-    sets = {split: data for split in splits_of(root) if (data := opened_set(root, split, found, reading)) is not None}
+    splits = ['all'] if 'split' in reading else splits_of(root)
+    sets = {split: data for split in splits if (data := opened_set(root, split, found, reading)) is not None}
     images, fixations = images_table(sets), fixations_table(sets)
     twice = images[images.id.duplicated()]
     for key, i in twice.id.items(): found.add('same id twice', f'{root}: {i} is in train and in val; rename or remove one of them.', key)
@@ -112,7 +113,7 @@ def splits_of(
 ) -> list: # 'train' and 'val' where the data set is divided by its layout, else 'all'
     "Splits that are read one by one."
     divided = any((root/'images'/s).is_dir() for s in ('train', 'val')) and (root/'fixations').is_dir()
-    released = any(root.glob('**/fixations_train*.json')) and any(root.glob('**/fixations_val*.json'))
+    released = json_releases(root, 'train') and json_releases(root, 'val')
     return ['train', 'val'] if divided or released else ['all']
 
 def opened_set(

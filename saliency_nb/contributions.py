@@ -16,7 +16,7 @@ __all__ = ['CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_contrasts', 
 from pathlib import Path
 import numpy as np, pandas as pd, torch, xarray as xr
 from scipy.stats import norm, spearmanr, t as student
-from .core import DataError, ParameterError, rng, whole_file
+from .core import DataError, ParameterError, read_table, rng, whole_file
 from .fixations import FixationSet, SaliencyDataset
 from .bases import FactorizedSaliency, basis_saliency, basis_weights, load_checkpoint
 from .semantics import Regions, category
@@ -346,7 +346,7 @@ def coverage_study(
     file = None, # CSV of finished samples, for a study that can be interrupted; None: keep nothing
 ) -> pd.DataFrame: # population, sample, semantic, and a column per interval
     "`covered_by` for many samples; samples in the file are not made again."
-    done = [pd.read_csv(file)] if file and Path(file).is_file() else []
+    done = [read_table(file)] if file and Path(file).is_file() else []
     known = set(map(tuple, done[0][['population', 'sample']].drop_duplicates().to_numpy())) if done else set()
     for i, population in enumerate(populations):
         for s in range(samples):

@@ -24,7 +24,7 @@ import h5py, ijson, numpy as np, pandas as pd
 from PIL import Image
 from .core import (IMAGES, DataError, ParameterError, Problems, existing_file, existing_folder, files_in, fingerprint_files,
                               folders_in, image_id, open_json, read_json, whole_file)
-from .fixations import (FixationSet, assembled, files_by_id, image_files, image_size, map_points, observers_table, or_strict,
+from .fixations import (FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
                                    picture_points, positions, read_each, read_mat, read_osie, read_salicon, read_salicon_json,
                                    understood, without_image)
 
@@ -811,8 +811,7 @@ def is_salicon_json(
     root: Path, # folder
 ) -> bool: # it holds SALICON's older release
     "Files called fixations_*.json that are no lists of scanpaths."
-    files = [*files_in(root, {'.json'}), *files_in(root/'annotations', {'.json'})]
-    return bool({p for p in files if p.name.startswith('fixations_')} - set(scanpath_files(root)))
+    return bool(set(json_releases(root)) - set(scanpath_files(root)))
 
 def has_folders(
     *names: str, # folders that must all be there

@@ -7,7 +7,7 @@ __all__ = ['FIXATION_COLUMNS', 'UNKNOWN', 'MOST_OUTSIDE', 'NOT_AN_IMAGE', 'OSIE_
            'FixationSet', 'or_strict', 'inside', 'require_pixels', 'likely_reason', 'checked', 'image_faults',
            'understood', 'read_each', 'files_by_id', 'image_files', 'without_image', 'image_size', 'decoded',
            'assembled', 'read_mat', 'not_matlab', 'read_mat73', 'as_structs', 'positions', 'observers_table',
-           'map_points', 'picture_points', 'read_gaze', 'observer_gaze', 'read_salicon', 'image_gaze',
+           'map_points', 'picture_points', 'read_gaze', 'observer_gaze', 'read_salicon', 'image_gaze', 'json_releases',
            'read_salicon_json', 'workers_gaze', 'read_osie', 'osie_eye', 'osie_mouse', 'osie_cursor', 'fixation_map',
            'density', 'grid_sigma', 'load_map', 'eight_bit', 'load_rgb', 'normalised', 'read_image', 'check_images',
            'official_density', 'SaliencyDataset', 'split_ids']
@@ -427,6 +427,14 @@ def image_gaze(
     return picture_points(gaze[image], size), size
 
 # %% ../nbs/01_fixations.ipynb #7e87a416
+def json_releases(
+    root, # folder of a data set
+    split: str = '', # what the names begin with; '': any
+) -> list: # of paths
+    "Files fixations_NAME.json of a folder, or of its annotations/."
+    files = [*files_in(root, {'.json'}), *files_in(Path(root)/'annotations', {'.json'})]
+    return [f for f in files if f.name.startswith(f'fixations_{split}')]
+
 def read_salicon_json(
     root, # folder with fixations_NAME.json (or annotations/fixations_NAME.json) and images/NAME/ or images/
     split: str = 'train', # what NAME begins with
@@ -435,7 +443,7 @@ def read_salicon_json(
 ) -> FixationSet: # images and cursor samples
     "SALICON's older JSON release; raises `DataError` where the file is missing or of another layout."
     root, problems, gaze = existing_folder(root, 'fixations_*.json and images/'), or_strict(problems), {}
-    files = [f for folder in (root, root/'annotations') for f in files_in(folder, {'.json'}) if f.name.startswith(f'fixations_{split}')]
+    files = json_releases(root, split)
     if len(files) != 1: raise DataError(f"{root}: {len(files)} files fixations_{split}*.json; give a folder that holds one, or another split.")
     content, own = read_json(files[0], 'SALICON fixations'), root/'images'/files[0].stem.removeprefix('fixations_')
     images = image_files(own if own.is_dir() else root/'images', problems)

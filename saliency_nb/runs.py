@@ -27,7 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 from . import core
 from .core import (CheckpointError, DataError, ParameterError, Problems, SaliencyError, derived_seed, existing_file, existing_folder, fingerprint, fingerprint_code, fingerprint_files,
                               read_json, read_table, rng, versions, whole_file, write_json)
-from .fixations import FixationSet, SaliencyDataset, check_images, load_rgb, read_each, split_ids
+from .fixations import FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each, split_ids
 from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
@@ -259,7 +259,7 @@ def opened_splits(
     "A data set's own validation split where it has one, else two sevenths of its images (OSIE: 500 and 200)."
     def opened(**split): return check_images(read_as(path, problems, reading | split), problems)
     salicon = (path/'fixations').is_dir() and (path/'images/val').is_dir()
-    in_files = salicon or [*path.glob('**/fixations_val*.json')]
+    in_files = salicon or json_releases(path, 'val')
     if in_files and 'split' not in reading: return opened(split='train'), opened(split='val')
     everything = opened()
     split = everything.images.split

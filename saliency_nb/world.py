@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 import cv2, numpy as np, pandas as pd
 from scipy.io import savemat
-from .core import DataError, ParameterError, fingerprint_code, read_json, rng, write_json
+from .core import DataError, ParameterError, fingerprint_code, is_hidden, read_json, rng, write_json
 from .fixations import density, fixation_map
 
 # %% ../nbs/02_world.ipynb #04d33b02
@@ -328,7 +328,7 @@ def make_world(
     tables = weight_tables(checked_weights(weights), groups or {}, windows or {})
     own = dict(n_images=n_images, size=list(size), seed=seed, weights=checked_weights(weights), groups=groups or {}, windows={str(k): v for k, v in (windows or {}).items()},
                n_observers=n_observers, val_share=val_share, center_bias=center_bias, lapses=lapses, code=fingerprint_code('world'))
-    if root.exists() and any(root.iterdir()):
+    if root.exists() and any(not is_hidden(p.name) for p in root.iterdir()):
         if not (root/'world.json').is_file() or read_json(root/'world.json') != own: raise DataError(f'{root}: holds something else, or a world with other parameters; choose another folder or remove it.')
         return root
     part = root.with_name(f'.{root.name}.part'); shutil.rmtree(part, ignore_errors=True)

@@ -9,6 +9,7 @@ from saliency_nb import cli
 from saliency_nb.checks import KINDS, check_data
 from saliency_nb.core import read_json, write_json
 from saliency_nb.world import make_world
+from test_fixations import picture
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get('SALIENCY_NB_DATA', ROOT.parent/'shared/data'))/'osie'
@@ -63,6 +64,8 @@ FAULTS = dict(
     half_resolution=('unit of the coordinates', {'chance', 'axes', 'fixations of another image'}, lambda r: everywhere(r, lambda xy: xy / 2)),
     turned_by_exif=('rotated by its EXIF data', (), lambda r: with_orientation(files(r, 'images/train')[2], 6)),
     mirrored_by_exif=('rotated by its EXIF data', (), lambda r: with_orientation(files(r, 'images/val')[2], 2)),
+    floats_of_unknown_range=('unreadable image', (), lambda r: other_pixels(files(r, 'images/train')[2], np.linspace(0, 200, 96 * 128, dtype=np.float32).reshape(96, 128), '.tif')),
+    coloured_map=('unreadable map', (), lambda r: other_pixels(files(r, 'maps/train')[2], np.dstack([np.full((96, 128), v, np.uint8) for v in (200, 30, 30)]), '.png')),
     black_map=('empty map', (), lambda r: Image.new('L', (128, 96)).save(files(r, 'maps/train')[6])),
     graph_without_objects=('empty regions', (), lambda r: graphs(r, lambda g: next(iter(g.values())).update(objects={}))),
     flat_box=('region without area', (), lambda r: graphs(r, lambda g: first_object(g).update(h=0))),
@@ -82,6 +85,7 @@ FAULTS = dict(
     passed_on=('fixations of another image', {'chance'}, lambda r: rotated(r, 'fixations/train')),
     all_passed_on=('chance', {'fixations of another image'}, lambda r: (rotated(r, 'fixations/train'), rotated(r, 'fixations/val'))),
     two_exchanged=('fixations of another image', (), lambda r: swap(*files(r, 'fixations/train')[:2])))
+def other_pixels(path, pixels, ending): path.unlink(); Image.fromarray(pixels).save(path.with_suffix(ending))
 def with_orientation(path, value):
     image = Image.open(path); exif = image.getexif(); exif[0x112] = value
     image.save(path, quality=95, exif=exif)
@@ -211,6 +215,23 @@ def test_other_layouts_are_checked_through_their_readers(world, tmp_path):
     checked = check_data(tmp_path)
     found = [(kind, image) for kind, _, image, _ in checked.findings]
     assert not checked.usable and ('left out by the reader', f'all/{broken}') in found and ('left out by the reader', f'all/{other}') in found
+
+@pytest.mark.parametrize('looks', [[(64, 48)], [(64, 48), (64, 48)], [(64, 48), (20, 20)]], ids=['one', 'one spot', 'two'])
+def test_few_equal_fixations_are_no_twins(looks, tmp_path):
+    for name in 'ab': picture(tmp_path/f'images/{name}.png', (96, 128))
+    pd.DataFrame([(i, *xy) for i in 'ab' for xy in looks], columns=['image', 'x', 'y']).to_csv(tmp_path/'fixations.csv', index=False)
+    assert check_data(tmp_path).usable
+
+@pytest.mark.parametrize('spots, reading, words', [(lambda g: g.uniform(0, 1.0586, (60, 2)), {}, 'unit of the coordinates'), (lambda g: g.uniform((0, 0), (96, 128), (60, 2)), {}, 'axes'),
+                                                   (lambda g: g.uniform((0, 0), (60, 44), (60, 2)), {}, 'unit of the coordinates'), (lambda g: g.uniform((0, 0), (127, 95), (60, 2)), dict(sigma=9), '')],
+                         ids=['shares', 'axes', 'half', 'right'])
+def test_no_table_of_wrong_numbers_is_usable(spots, reading, words, tmp_path):
+    for name in 'abc': picture(tmp_path/f'images/{name}.png', (96, 128))
+    xy = spots(np.random.default_rng(0))
+    pd.DataFrame(dict(image=['abc'[k % 3] for k in range(60)], x=xy[:, 0], y=xy[:, 1])).to_csv(tmp_path/'fixations.csv', index=False)
+    checked = check_data(tmp_path, tmp_path/'page', reading=reading)
+    assert checked.usable == (not words) and list(checked.summary['errors']) == ([words] if words else []) and (tmp_path/'page/index.html').is_file()
+    assert words or checked.contents.sigma == 9
 
 def observers(folder):
     "Fixations of a world's split, as tables."
