@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 import pooch, requests
 from tqdm import tqdm
-from .core import DataError, ParameterError, read_json, write_json
+from .core import DataError, ParameterError, is_hidden, read_json, write_json
 
 # %% ../nbs/00a_download.ipynb #d767f39f
 @dataclass
@@ -189,7 +189,8 @@ def unpack(
         for inner in sorted(work.rglob('*.zip')): extract(inner, inner.parent); inner.unlink()
         top = work/inside
         if not top.is_dir(): raise DataError(f"{archive}: has no folder '{inside}'; the owner has changed it, so unpack it by hand.")
-        found = [p.relative_to(top) for p in sorted(top.rglob('*')) if p.is_file() and '__MACOSX' not in p.parts]
+        found = [p.relative_to(top) for p in sorted(top.rglob('*')) if p.is_file()]
+        found = [p for p in found if not any(map(is_hidden, p.parts))]
         for p in found: (folder/p).parent.mkdir(parents=True, exist_ok=True); os.replace(top/p, folder/p)
     finally: shutil.rmtree(work, ignore_errors=True)
     return [folder/p for p in found]
