@@ -159,9 +159,9 @@ def image_faults(
     source, # file or folder it came from, for the sentences
 ) -> dict: # image id -> sentence, kind
     "Images most of whose fixations are invalid, and those that have none."
-    faults = {}
+    faults, sizes = {}, f.groupby('image').size()
     for image, g in f[~f.valid].groupby('image', sort=False):
-        if len(g) <= (f.image == image).sum() / 2: continue
+        if len(g) <= sizes[image] / 2: continue
         faults[image] = (f"{source}: fixation ({g.x.iloc[0]:g}, {g.y.iloc[0]:g}) of image {image} is no point of the image ({len(g)} such); check the axis order and "
                          "the resolution.", 'fixation outside the image')
     for image in sorted(set(ids) - set(f.image)):
