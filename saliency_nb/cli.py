@@ -47,7 +47,8 @@ def reading_option(
     parser: argparse.ArgumentParser, # receives the option
 ): # nothing
     "Options of the reader of fixations."
-    parser.add_argument('--reading', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='how the fixations are to be read: options of the reader of this layout, such as origin=0.5 or sigma=30 (data/README.md)')
+    text = 'how fixations are to be read: options of the reader of this layout, such as origin=0.5 or sigma=30 (data/README.md)'
+    parser.add_argument('--reading', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help=text)
 
 def data_options(
     parser: argparse.ArgumentParser, # receives the options
@@ -120,7 +121,8 @@ def given(
     out, # run folder
 ) -> dict: # all parameters of the model analysis, paths made absolute
     "What the user set; raises `ParameterError` where a value cannot be used."
-    set_by_hand = {k: getattr(args, k) for k in analysis_parameters('model') if k not in OWN and getattr(args, k) is not None}
+    options = [k for k in analysis_parameters('model') if k not in OWN]
+    set_by_hand = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
     if args.plugin: load_plugin(located(args.plugin))
     parts = {k: v for k in ('images', 'fixations', 'maps', 'scene_graphs') if (v := getattr(args, k))}
     if bool(parts) == bool(args.data): raise ParameterError('data: give either --data FOLDER, or its parts (--images, --fixations, ...).')
@@ -187,7 +189,8 @@ def main(
         args.do(args)
     except SaliencyError as e: print(f'saliency-nb: {e}', file=sys.stderr); return 1
     except OSError as e:
-        print(f"saliency-nb: {e.filename or 'a file'}: {e.strerror or e}; look at this path and its permissions.", file=sys.stderr)
+        said = f"{e.filename or 'a file'}: {e.strerror or e}; look at this path and its permissions."
+        print(f'saliency-nb: {said}', file=sys.stderr)
         return 1
     except KeyboardInterrupt: print('saliency-nb: interrupted; the same command goes on from what is finished.', file=sys.stderr); return 130
     return 0

@@ -163,7 +163,11 @@ def typed(
         raise ParameterError(f'{name} = {value!r}: give {wanted}.') from None
 
 # %% ../nbs/12_runs.ipynb #3c12fcf9
-LEAST = dict.fromkeys(['height', 'width', 'n_bases', 'top', 'devices', 'nodes', 'min_images', 'n_images', 'n_observers'], 1) | dict(features=0)
+POSITIVE = {'height', 'width', 'n_bases', 'epochs', 'epochs2', 'lr', 'lr2', 'lr_every', 'batch', 'top',
+            'accumulate', 'devices', 'nodes', 'min_images', 'n_images', 'n_observers',
+            'sigma', 'degrees', 'px_per_degree'} # the last three of a reader
+NOT_NEGATIVE = {'features', 'clip', 'every', 'patience', 'workers'}
+PRECISIONS = '32-true', 'bf16-mixed', '16-mixed'
 
 def check_range(
     name: str, # of a parameter of an analysis
@@ -171,8 +175,9 @@ def check_range(
 ):
     "Raise `ParameterError` where the value makes no sense, whatever the data; what a training needs is known to its chapter."
     def refuse(remedy): raise ParameterError(f'{name} = {value!r}: {remedy}.')
-    if name in LEAST and value < LEAST[name]: refuse(f'give {LEAST[name]} or more')
-    if name in ('sigma', 'degrees', 'px_per_degree') and not value > 0: refuse('give a number above 0')
+    least = 'give 1 or more' if isinstance(value, int) else 'give a number above 0'
+    if name in POSITIVE and not value > 0: refuse(least)
+    if name in NOT_NEGATIVE and value < 0: refuse('give 0 or more')
     if name == 'quantile' and not 0 < value < 1: refuse('choose a share between 0 and 1, such as 0.8')
     check_training(**{name: value})
 
@@ -180,7 +185,7 @@ def checked_parameters(
     name: str, # of the analysis
     given: dict, # parameter -> value
 ) -> dict: # all parameters, of their types, with defaults for those not given
-    "Raise `ParameterError` where a notebook has no such parameter (papermill would only warn), or a value cannot be used."
+    "Raise `ParameterError` where there is no such parameter (papermill would only warn), or a value cannot be used."
     known = analysis_parameters(name)
     unknown = [k for k in given if k not in known]
     if unknown: raise ParameterError(f"parameter '{unknown[0]}': {name}.ipynb has {', '.join(known)}.")
@@ -204,7 +209,7 @@ class RunData:
     train: FixationSet # to learn from
     select: FixationSet # to choose the best epoch
     val: FixationSet # to score; never used in training
-    regions: Regions | None # named regions of the probe images; None where nothing is annotated, or nothing was asked for
+    regions: Regions | None # named regions of the probe images; None: not annotated, or not asked for
     truth: pd.Series # index: semantic; planted weight, or human fixation enrichment; empty where nothing is known
     truth_name: str # 'planted weight' or 'human enrichment'
     left_out: Problems # what is wrong with the data set; empty in strict mode
@@ -274,15 +279,15 @@ def two_parts(
     "Image ids split at random; raises `DataError` where there are too few."
     try: return split_ids(ids, share, seed)
     except ParameterError:
-        raise DataError(f'{path}: {len(ids)} images are too few to learn from, to choose an epoch by and to score; '
-                        'give 8 or more, or 6 or more beside a validation split.') from None
+        raise DataError(f'{path}: {len(ids)} images are too few to learn from, to choose an epoch by and '
+                        'to score; give 8 or more, or 6 or more beside a validation split.') from None
 
 def read_as(
     path: Path, # folder of a data set
     problems: Problems, # collects faults
     reading: dict, # options of the reader
 ) -> FixationSet: # images and fixations
-    "Fixations, read with the options given; raises `ParameterError` where the reader cannot do anything with one."
+    "Fixations, read with the options given; raises `ParameterError` where the reader cannot use one."
     try: return read_fixations(path, problems, **reading)
     except (KeyError, TypeError, ValueError) as e:
         if not reading: raise
@@ -315,7 +320,7 @@ def probe_regions(
     min_images: int, # images a semantic must occur in, in scene graphs
     problems: Problems, # collects faults
 ) -> Regions: # of images that can be read
-    "Named regions of other images than the scored ones, each read and each image decoded, since they are used after the training only."
+    "Named regions of other images than the scored ones; all are read now, since they are used after the training."
     regions = read_regions(path, problems=problems, **graph_options(path, min_images=min_images))
     sound = read_each(load_rgb, regions.images, problems)
     if not sound: raise DataError(f'{path}: none of its images can be decoded; give the images that are annotated.')
@@ -375,12 +380,15 @@ class Analysis:
         **parameters, # of nbs/analyses/model.ipynb
     ):
         p = self.p = SimpleNamespace(**checked_parameters('model', dict(out=out, data=data) | parameters))
-        self.size, self.kept, self.device = (p.height, p.width), epoch_numbers(p.keep), chosen_device(p.accelerator)
+        self.size = p.height, p.width
+        self.kept = epoch_numbers(p.keep)
+        self.device = chosen_device(p.accelerator)
         writable_folder(p.out)
         check_network(p)
         self.shape = network_shape(p)
-        self.found = open_data(p.data, p.seed, min_images=p.min_images, probe=p.probe, lenient=p.lenient, names=names,
-                               reading=reading_options(p.reading))
+        reading = reading_options(p.reading)
+        self.found = open_data(p.data, p.seed, min_images=p.min_images, probe=p.probe, lenient=p.lenient,
+                               names=names, reading=reading)
         if names: self.need_regions()
         self.check()
         self.sets = {name: SaliencyDataset(getattr(self.found, name), self.size) for name in ('train', 'select', 'val')}
@@ -391,9 +399,10 @@ class Analysis:
     def check(self):
         "Raise `ParameterError` where a parameter does not fit the data."
         p, n, regions = self.p, len(self.found.train), self.found.regions
-        if p.batch > n: raise ParameterError(f'batch = {p.batch}: choose between 1 and the number of training images, {n}.')
-        if regions is not None and p.top > len(regions.semantics):
-            raise ParameterError(f'top = {p.top}: choose between 1 and the number of semantics, {len(regions.semantics)}.')
+        semantics = len(regions.semantics) if regions is not None else p.top
+        for name, most, what in (('batch', n, 'training images'), ('top', semantics, 'semantics')):
+            value = getattr(p, name)
+            if value > most: raise ParameterError(f'{name} = {value}: choose between 1 and the number of {what}, {most}.')
         if p.shuffled: self.check_shuffled()
 
     def stage(self, name, make, files, modules, **inputs) -> str: # fingerprint
@@ -458,7 +467,7 @@ def network_shape(
 def check_network(
     p, # parameters of the analysis
 ):
-    "Show an untrained network, or the given checkpoint, images of this size; raises `ParameterError` where it cannot work."
+    "Show an untrained network, or the given checkpoint, images of this size; raises `ParameterError` where it fails."
     shape = network_shape(p)
     if not p.checkpoint and (Path(p.out)/'phase1/best.safetensors').is_file(): return
     batch = 1 if p.checkpoint else min(p.batch, 2) # what works on two works on more
@@ -467,8 +476,9 @@ def check_network(
         with torch.no_grad(): model(torch.rand(batch, 3, p.height, p.width))
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as e:
         said = ' '.join(str(e).split())
-        raise ParameterError(f"model '{p.model}': does not work on images of {p.height} x {p.width} px in batches of {p.batch}"
-                             f' ({said}); choose another height, width or batch, or mend a host of your own.') from e
+        where = f'images of {p.height} x {p.width} px in batches of {p.batch}'
+        raise ParameterError(f"model '{p.model}': does not work on {where} ({said}); "
+                             'choose another height, width or batch, or mend a host of your own.') from e
 
 def given_model(
     checkpoint, # file of a trained model, ours or the authors'
@@ -601,8 +611,9 @@ def resumably(self: Analysis, make): # a function like `make`
 def need_regions(self: Analysis):
     "Raise `DataError` where there is nothing to probe on."
     if self.found.regions is not None: return
-    raise DataError(f'{self.p.data}: holds no named regions, so there is nothing to probe the bases on; annotate it (data/README.md), '
-                    'give a data set to probe on (--probe), or only train (saliency-nb train).')
+    raise DataError(f'{self.p.data}: holds no named regions (masks, or annotations such as a '
+                    'scene_graphs.json), so there is nothing to probe the bases on; '
+                    'annotate it (data/README.md), give a data set to probe on (--probe), or only train (saliency-nb train).')
 
 @patch
 def named(self: Analysis) -> str: # fingerprint
@@ -755,8 +766,8 @@ def execute(
     shown = sys.stdout if show else None
     try:
         with own_kernel():
-            pm.execute_notebook(source, target, {k: known[k] for k in parameters}, progress_bar=False, kernel_name=KERNEL,
-                                cwd=os.getcwd(), stdout_file=shown, extra_arguments=['--log-level=50'])
+            pm.execute_notebook(source, target, {k: known[k] for k in parameters}, cwd=os.getcwd(), kernel_name=KERNEL,
+                                progress_bar=False, stdout_file=shown, extra_arguments=['--log-level=50'])
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
         raise
@@ -774,7 +785,7 @@ def html_report(
 def located(
     path, # of a file or folder
 ) -> Path: # absolute
-    "A path as a notebook in any folder understands it; a leading ~ is the home folder, unless something has that name."
+    "A path for a notebook in any folder; a leading ~ is the home folder, unless something has that name."
     path = Path(path)
     return (path if path.exists() else Path(os.path.expanduser(path))).resolve()
 
@@ -798,7 +809,8 @@ def opened(
     p = analysis_parameters('model') | record_of(run)['parameters'] # a run of an earlier version lacks some
     files = [existing_file(run/f, what) for f, what in (('phase2/best.safetensors', 'the model of a run'), ('thresholds.nc', 'the thresholds of a run'), ('alignment.nc', 'the dissection of a run'))]
     load_plugin(p['plugin'])
-    data = open_data(p['data'], p['seed'], min_images=p['min_images'], lenient=p['lenient'], reading=reading_options(p['reading']))
+    reading = reading_options(p['reading'])
+    data = open_data(p['data'], p['seed'], min_images=p['min_images'], lenient=p['lenient'], reading=reading)
     return SimpleNamespace(parameters=p, model=load_checkpoint(files[0]).eval(), images=SaliencyDataset(data.val, (p['height'], p['width'])), regions=data.regions,
                            thresholds=xr.load_dataarray(files[1], engine='h5netcdf'), alignment=xr.load_dataset(files[2], engine='h5netcdf'))
 
