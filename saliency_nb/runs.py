@@ -163,11 +163,7 @@ def typed(
         raise ParameterError(f'{name} = {value!r}: give {wanted}.') from None
 
 # %% ../nbs/12_runs.ipynb #3c12fcf9
-POSITIVE = {'height', 'width', 'n_bases', 'epochs', 'epochs2', 'lr', 'lr2', 'lr_every', 'batch', 'top',
-            'accumulate', 'devices', 'nodes', 'min_images', 'n_images', 'n_observers',
-            'sigma', 'degrees', 'px_per_degree'} # the last three of a reader
-NOT_NEGATIVE = {'features', 'clip', 'every', 'patience', 'workers'}
-PRECISIONS = '32-true', 'bf16-mixed', '16-mixed'
+LEAST = dict.fromkeys(['height', 'width', 'n_bases', 'top', 'devices', 'nodes', 'min_images', 'n_images', 'n_observers'], 1) | dict(features=0)
 
 def check_range(
     name: str, # of a parameter of an analysis
@@ -175,9 +171,8 @@ def check_range(
 ):
     "Raise `ParameterError` where the value makes no sense, whatever the data; what a training needs is known to its chapter."
     def refuse(remedy): raise ParameterError(f'{name} = {value!r}: {remedy}.')
-    least = 'give 1 or more' if isinstance(value, int) else 'give a number above 0'
-    if name in POSITIVE and not value > 0: refuse(least)
-    if name in NOT_NEGATIVE and value < 0: refuse('give 0 or more')
+    if name in LEAST and value < LEAST[name]: refuse(f'give {LEAST[name]} or more')
+    if name in ('sigma', 'degrees', 'px_per_degree') and not value > 0: refuse('give a number above 0')
     if name == 'quantile' and not 0 < value < 1: refuse('choose a share between 0 and 1, such as 0.8')
     check_training(**{name: value})
 
