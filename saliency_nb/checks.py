@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 from .core import DataError, Problems, existing_folder, rng, whole_file, write_json
 from .fixations import FIXATION_COLUMNS, FixationSet, decoded, density, fixation_map, grid_sigma, json_releases, load_map, load_rgb
-from .fixation_readers import read_fixations
+from .fixation_readers import LAYOUTS, read_fixations
 from .semantics import Regions, read_regions, region_layouts
 
 # %% ../nbs/12a_checks.ipynb #f5eca15c
@@ -126,8 +126,9 @@ def opened_set(
     problems, data = Problems(strict=False), None
     try: data = read_fixations(root, problems, **({} if split == 'all' else dict(split=split)), **reading)
     except DataError as e:
-        if split == 'all' and not e.kind and not problems: raise
-        problems.add(str(e), kind='missing split' if e.kind in ('', 'missing images') else e.kind)
+        if not any(fits(root) for fits, _ in LAYOUTS.values()): raise
+        missing = split != 'all' and e.kind in ('', 'missing images')
+        problems.add(str(e), kind='missing split' if missing else e.kind or 'unreadable fixations')
     for image, sentence, kind in [*problems, *(data.notes if data else ())]:
         found.add(kind or 'left out by the reader', sentence, f'{split}/{image}' if image else '')
     return data

@@ -173,11 +173,12 @@ def image_faults(
 def understood(
     path, # file being read
     what: str, # what it should hold, for the sentence
+    kind: str = 'unreadable fixations', # of the fault
 ): # what fails inside is a `DataError` that names the file
     "Whatever a parser stumbles over, as one sentence."
     try: yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
-        raise DataError(f"{path}: does not hold {what} ({type(e).__name__}: {e}); fetch or write it again.", 'unreadable fixations') from None
+        raise DataError(f"{path}: does not hold {what} ({type(e).__name__}: {e}); fetch or write it again.", kind) from None
 
 def read_each(
     read, # function of one item

@@ -490,7 +490,7 @@ def vg_attributes(
 ) -> dict: # (image id, number of the object) -> list of attributes
     "Attributes where they have a file of their own."
     found = {}
-    with understood(path, "Visual Genome's attributes"):
+    with understood(path, "Visual Genome's attributes", 'unreadable regions'):
         for i, item in vg_entries(path):
             for o in item.get('attributes', ()) if i in wanted else ():
                 if o.get('attributes'): found[i, vg_number(o)] = o['attributes']
@@ -804,11 +804,11 @@ def osie_objects(
         if key not in mat:
             raise DataError(f"{path}: holds no variable '{key}'; it is not OSIE's file of attributes.",
                             'unreadable regions')
-    with understood(path, "OSIE's objects"):
+    with understood(path, "OSIE's objects", 'unreadable regions'):
         names = [canonical(n) for n in np.atleast_1d(mat['attrNames']).ravel()]
         for entry in np.atleast_1d(mat.pop('attrs')).ravel(): entries.setdefault(image_id(entry.img), []).append(entry.objs)
     for image in [i for i in entries if i in images]:
-        with noted.caught(image, 'unreadable regions'), understood(path, f'the objects of image {image}'):
+        with noted.caught(image, 'unreadable regions'), understood(path, f'the objects of image {image}', 'unreadable regions'):
             if len(entries[image]) > 1:
                 raise DataError(f'{path}: holds image {image} twice; fetch OSIE again.', 'same id twice')
             segments[image] = (OSIE_FRAME, attribute_masks(entries[image].pop(), names))
