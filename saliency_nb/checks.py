@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .core import DataError, Problems, existing_folder, rng, whole_file, write_json
 from .fixations import FIXATION_COLUMNS, FixationSet, decoded, density, fixation_map, grid_sigma, json_releases, load_map, load_rgb
 from .fixation_readers import LAYOUTS, read_fixations
-from .semantics import Regions, read_regions, region_layouts
+from .semantics import Regions, graph_options, read_regions, region_layouts
 
 # %% ../nbs/12a_checks.ipynb #f5eca15c
 KINDS = { # kind -> level, what it means
@@ -169,9 +169,8 @@ def opened_regions(
 ) -> Regions | None: # of the images that are there; None where nothing can be used
     "Named regions, as their reader gives them."
     problems, regions = Problems(strict=False), None
-    free_text = [layout for layout, _ in region_layouts(root)][:1] in (['gqa'], ['vg'])
     with problems.caught(kind='unreadable regions'):
-        regions = read_regions(root, problems=problems, **(dict(min_images=1) if free_text else {}))
+        regions = read_regions(root, problems=problems, **graph_options(root, min_images=1))
     note_regions(problems, regions, images, found)
     if regions is None: return None
     for name in regions.uncategorised: found.add('name without category', f"{root}: '{name}' has no semantic category.")

@@ -102,7 +102,7 @@ def check(args):
     "saliency-nb check-data"
     writable_folder(args.out)
     reading = reading_options(shlex.join(args.reading))
-    checked = check_data(args.data, args.out, args.strict, **(dict(reading=reading) if reading else {}))
+    checked = check_data(args.data, args.out, args.strict, reading=reading)
     print(f'report: {Path(args.out)/"index.html"}')
     if not checked.usable: raise DataError(checked.sentence)
     print(checked.sentence)

@@ -258,7 +258,7 @@ def dissect(
     upper, lower = (torch.from_numpy(v.values.astype(np.float32)).to(device) for v in (thresholds, thresholds.lower))
     grid = model.basis_logits(torch.zeros(1, 3, *size, device=device)).shape[2:]
     habits = habits_of(regions, grid, folds)
-    if not len(habits.present): raise DataError('no probe image has a region on the grid of the bases; give regions that belong to the images, or lower min_images.')
+    if not len(habits.present): raise DataError('no probe image has a region on the grid of the bases; give regions that belong to the images, or lower min_images (--min-images).')
     key = dict(model=model_fingerprint(model), regions=regions_fingerprint(habits), thresholds=fingerprint(upper.tolist(), lower.tolist()), size=list(size), folds=folds)
     total = Dissection(habits, len(upper), readout_kernels(model).float())
     store = total.store = BitStore(bits, grid, thresholds, len(habits.masks), key) if bits else None

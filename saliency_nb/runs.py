@@ -7,10 +7,9 @@ __all__ = ['WORDS', 'TYPES', 'LEAST', 'NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DI
            'writable_folder', 'record_of', 'analysis_path', 'literal_path', 'declared_parameters',
            'analysis_parameters', 'whole_number', 'finite_number', 'texts', 'typed', 'check_range',
            'checked_parameters', 'own_parameters', 'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts',
-           'read_as', 'graph_options', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options',
-           'gathered', 'Analysis', 'chosen_device', 'load_plugin', 'host_options', 'network_shape', 'check_network',
-           'given_model', 'published', 'epoch_numbers', 'exchanged', 'own_kernel', 'execute', 'html_report', 'located',
-           'run', 'opened', 'prepared']
+           'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
+           'chosen_device', 'load_plugin', 'host_options', 'network_shape', 'check_network', 'given_model', 'published',
+           'epoch_numbers', 'exchanged', 'own_kernel', 'execute', 'html_report', 'located', 'run', 'opened', 'prepared']
 
 # %% ../nbs/12_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, math, os, shlex, shutil, sys, tempfile, time
@@ -33,7 +32,7 @@ from .hosts import HOSTS, build_host
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
 from .training import NAMES, check_training, evaluate, other_images, preloaded, train, with_activations
 from .thresholds import adaptive_thresholds, realised_shares
-from .semantics import Regions, enrichment, read_regions, region_layouts
+from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import adjusted_contrasts
 from .contributions import contributions as contribution_table, over_weighting, people_maps, predicted_maps, region_means
@@ -288,14 +287,6 @@ def read_as(
         if not reading: raise
         shown = ' '.join(f'{k}={v}' for k, v in reading.items())
         raise ParameterError(f'{path}: cannot be read with {shown} ({e}); give other values.') from e
-
-def graph_options(
-    path, # folder or file of named regions
-    **options, # of the readers of scene graphs
-) -> dict: # the options; empty where it holds no scene graphs
-    "Options that only the readers of scene graphs have."
-    layouts = region_layouts(path)
-    return options if layouts and layouts[0][0] in ('gqa', 'vg') else {}
 
 def scored_regions(
     path: Path, # folder of a data set

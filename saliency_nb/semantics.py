@@ -11,7 +11,8 @@ __all__ = ['OSIE_ATTRIBUTES', 'LOSSY', 'INSTEAD', 'COCO_KEYS', 'READERS', 'KNOWN
            'PanopticRegions', 'coco_tables', 'gathered_segments', 'coco_regions', 'png_finder', 'OsieRegions',
            'annotated_stimuli', 'osie_regions', 'attribute_masks', 'osie_objects', 'mask_pixels', 'load_mask',
            'MaskRegions', 'mask_files', 'mask_regions', 'json_layout', 'known_layout', 'json_signs',
-           'annotation_layout', 'osie_attributes', 'region_layouts', 'no_regions', 'read_regions', 'enrichment']
+           'annotation_layout', 'osie_attributes', 'region_layouts', 'no_regions', 'read_regions', 'graph_options',
+           'enrichment']
 
 # %% ../nbs/08_semantics.ipynb #85e640ab
 import copy, math, os
@@ -388,7 +389,7 @@ def box_regions(
     occurs = images_with(image[rows], code, size)
     kept = (occurs > 0) if vocabulary else (occurs >= max(min_images, 1))
     if not kept.any():
-        remedy = 'of the vocabulary occurs; give the vocabulary of these names.' if vocabulary else f'occurs in {min_images} images or more; lower min_images.'
+        remedy = 'of the vocabulary occurs; give the vocabulary of these names.' if vocabulary else f'occurs in {min_images} images or more; lower min_images (--min-images).'
         raise DataError(f'{path}: no name {remedy}', 'empty regions')
     regions = BoxRegions(used, [s for s, k in zip(semantics, kept) if k], [path], rule)
     all_images = images_with(np.r_[image, image[owner]], np.r_[object_code[name], attribute_code[attribute]], size)
@@ -1024,6 +1025,14 @@ def read_regions(
     if images is None: raise DataError(f'{root}: no folder images/ in it or above it; say where they are by '
                                        'images=.', 'regions without image')
     return READERS[kind](path, images, **options)
+
+def graph_options(
+    path, # folder or file of named regions
+    **options, # of the readers of scene graphs
+) -> dict: # the options; empty where it holds no scene graphs
+    "Options that only the readers of scene graphs have."
+    layouts = region_layouts(path)
+    return options if layouts and layouts[0][0] in ('gqa', 'vg') else {}
 
 # %% ../nbs/08_semantics.ipynb #1eee4dd8
 def enrichment(
