@@ -3,7 +3,7 @@
     python bench/contributions.py                      512 bases x 1,300 semantics x 200 folds: at most 30 s on 2 cores and 6 GB
     python bench/contributions.py --coverage FILE      populations of generated activations, 200 samples each; goes on where it stopped
 
-Both write their results to bench/contributions.json, which chapter 10 shows.
+Both write their results to bench/contributions.json, which the chapter "Contributions" shows.
 """
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '2')

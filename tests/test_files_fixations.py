@@ -1,4 +1,4 @@
-"Everybody's files, chapter 01: what was once read wrong without a word, or refused without need. A test for each kind, with different examples of it."
+"Everybody's files, fixations: what was once read wrong without a word, or refused without need. A test for each kind, with different examples of it."
 import json, unicodedata
 import cv2, h5py, numpy as np, pytest
 from PIL import Image

@@ -33,7 +33,7 @@ def main():
     "Pages lie as their sources do, so that links from one to another hold."
     pages = ROOT/'docs'/'pages'
     shutil.rmtree(pages, ignore_errors=True)
-    for path in [*(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs'/'analyses').glob('*.ipynb'), ROOT/'data'/'README.md', ROOT/'LICENSE']:
+    for path in [*(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs').glob('[a-z]*/*.ipynb'), ROOT/'data'/'README.md', ROOT/'LICENSE']:
         target = pages/path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.ipynb': nbformat.write(reader_view(nbformat.read(path, 4)), target)
