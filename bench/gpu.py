@@ -1,4 +1,4 @@
-"""What one GPU does per second: forward passes, both passes of the thresholds, and the dissection, at the size of the published experiments; and what share is not the network's.
+"""What one GPU does per second: forward passes, the sample of the thresholds, and the dissection, at the size of the published experiments; and what share is not the network's.
 
     python bench/gpu.py
 
@@ -47,10 +47,10 @@ for name, model.basis_logits in (('float32', network), ('bfloat16', half)):
     with torch.no_grad():
         forward(); plain = seconds(forward)[0]
         twice, thresholds = seconds(lambda: adaptive_thresholds(model, Images(), batch=args.batch))
-        dissection.dissect(model, Simulated(args.batch, args.semantics), thresholds, tuple(args.size), args.batch) # compiled code is loaded
+        dissection.dissect(model, Simulated(args.batch, args.semantics), thresholds, tuple(args.size), args.batch) # warmed up
         few_images, many = (seconds(lambda: dissection.dissect(model, Simulated(n, args.semantics), thresholds, tuple(args.size), args.batch))[0] for n in (args.images // 3, args.images))
-        each = (many - few_images) / (args.images - args.images // 3) # what does not grow with the images: memory for the folds, tests of all pairs
-    found[name] = dict(forward=round(args.images / plain), thresholds=round(args.images / twice), dissection=round(1 / each), dissection_ms=round(1000 * each, 2), network_ms=round(1000 * plain / args.images, 2), dissection_once_seconds=round(many - each * args.images, 1), largest_error_of_share=round(float(abs(thresholds.active - .2).max()), 5))
+        each = (many - few_images) / (args.images - args.images // 3) # what does not grow with the images is left out: memory for the folds, tests of all pairs
+    found[name] = dict(forward=round(args.images / plain), thresholds=round(args.images / twice), dissection=round(1 / each), dissection_ms=round(1000 * each, 2), network_ms=round(1000 * plain / args.images, 2), share_of_the_network=round(plain / args.images / each, 3), dissection_once_seconds=round(many - each * args.images, 1), largest_error_of_share=round(float(abs(thresholds.active - .2).max()), 5))
     print(f'{name}, images per second:', found[name], flush=True)
 z, masks = (v.to(device) for v in (torch.randn(512, 4800), torch.rand(25, 4800) < .1)); t = torch.full((512,), .84, device=device)
 pair_loop(z[:4], t, masks); loop = seconds(lambda: pair_loop(z[:32], t, masks))[0] * 16

@@ -1,5 +1,7 @@
-"""What bench/dissection.py and bench/gpu.py share: the published procedure, and generated regions."""
-import numpy as np
+"""What bench/dissection.py, bench/gpu.py and tests/test_gpu.py share: the published procedure, generated regions, and batches of generated activations."""
+import numpy as np, torch
+from saliency_nb.chance import PARTNERS
+from saliency_nb.dissection import Batch
 from saliency_nb.semantics import Regions
 
 def pair_loop(z, thresholds, masks):
@@ -13,10 +15,43 @@ def pair_loop(z, thresholds, masks):
 
 class Simulated(Regions):
     "Boxes of about 25 of many semantics per image, made from the image's number."
-    def __init__(self, images, semantics, most=25): super().__init__(dict.fromkeys(range(images), ''), [f'semantic_{c:04d}' for c in range(semantics)], []); self.most = most
+    def __init__(self, images, semantics, most=25):
+        super().__init__(dict.fromkeys(range(images), ''), [f'semantic_{c:04d}' for c in range(semantics)], [])
+        self.most = most
+
     def image_path(self, i): return i
+
     def masks(self, i, grid):
-        g = np.random.default_rng(i); c = g.choice(len(self.semantics), min(self.most, len(self.semantics)), replace=False)
+        g = np.random.default_rng(i)
+        c = g.choice(len(self.semantics), min(self.most, len(self.semantics)), replace=False)
         (y, x), (h, w) = g.integers(0, (grid[0] - 2, grid[1] - 2), (len(c), 2)).T, g.integers(1, np.array(grid) // 2, (len(c), 2)).T
         rows, columns = np.arange(grid[0]), np.arange(grid[1])
-        return [self.semantics[k] for k in c], ((rows >= y[:, None]) & (rows <= (y + h)[:, None]))[:, :, None] & ((columns >= x[:, None]) & (columns <= (x + w)[:, None]))[:, None]
+        down = (rows >= y[:, None]) & (rows <= (y + h)[:, None])
+        across = (columns >= x[:, None]) & (columns <= (x + w)[:, None])
+        return [self.semantics[k] for k in c], down[:, :, None] & across[:, None]
+
+class Given(Batch):
+    "A batch of given maps in the place of a forward pass."
+    def __init__(self, position, logits, parts, names, masks, others):
+        self.position, self.ids, self.logits, self.made = position, [str(i) for i in position], logits, parts
+        device = logits.device
+        self.owner = torch.from_numpy(np.repeat(np.arange(len(names)), [len(n) for n in names])).to(device)
+        self.names = torch.from_numpy(np.concatenate(names)).to(device)
+        self.masks = torch.from_numpy(np.concatenate(masks)).to(device).float()
+        self.others = torch.from_numpy(np.concatenate(others)).to(device).float()
+        self.area = self.masks.sum(1, keepdim=True)
+
+def generated_batches(regions, n, grid, images, size=10, device='cpu'):
+    "Batches of noise, shifted from image to image; the next images' masks are the partners' regions."
+    g = torch.Generator().manual_seed(0)
+    maps, kernels = torch.randn(3, n, *grid, generator=g).to(device), torch.randn(n, 1, 3, 3, generator=g).to(device)
+    index = {s: i for i, s in enumerate(regions.semantics)}
+    for start in range(0, images, size):
+        position = list(range(start, min(start + size, images)))
+        names, masks = zip(*(regions.masks(i, grid) for i in position))
+        names = [np.array([index[s] for s in row]) for row in names]
+        masks = [m.reshape(len(m), -1) for m in masks]
+        others = [np.stack([np.roll(m, k + 1, 0) for k in range(PARTNERS)], 1) for m in masks]
+        logits = torch.stack([maps[i % 3].roll(i % (grid[0] * grid[1]), -1) for i in position])
+        parts = torch.nn.functional.conv2d(torch.sigmoid(logits), kernels, padding=1, groups=n)
+        yield Given(position, logits, parts, names, masks, others)

@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['FEWEST', 'boxed_objects', 'masked_objects', 'named_objects', 'core_cells', 'object_design', 'Adjustment', 'solved',
-           'adjusted', 'basis_maps', 'logit_parts', 'ProbeImages', 'adjusted_contrasts']
+           'adjusted', 'basis_maps', 'adjusted_contrasts']
 
 # %% ../nbs/34_adjustment.ipynb #cef9b5c2
 import cv2, numpy as np, torch, xarray as xr
 import torch.distributed as dist
 from scipy import ndimage
 from scipy.stats import t as student
-from torch.utils.data import Dataset
 from .core import ParameterError, fingerprint
 from .fixations import read_image
 from .bases import FactorizedSaliency, basis_saliency
 from .training import process
-from .thresholds import accumulate, model_fingerprint
+from .thresholds import basis_logits, model_fingerprint
 from .semantics import BoxRegions, Regions, box_coverage, covered
 from .chance import fold_of, q_values
+from .dissection import Batch, one_pass, open_probe
 
 # %% ../nbs/34_adjustment.ipynb #797158fd
 def boxed_objects(regions, image, grid) -> tuple: # names (R, C) bool, masks (R, h, w) bool
@@ -89,17 +89,32 @@ class Adjustment:
         self.regions, self.depth, c = regions, depth, len(regions.semantics)
         self.left, self.right, self.count, self.rows = np.zeros((c + 2, c + 2)), np.zeros((c + 2, n)), np.zeros(c, int), []
 
-    def add(self,
+    def add(self, batch: Batch):
+        "Add a batch of a pass: each basis's part of the log density."
+        for image, parts in zip(batch.ids, batch.parts):
+            design, cells = object_design(self.regions, image, parts.shape[1:], self.depth)
+            y = torch.from_numpy(cells).to(parts) @ parts.flatten(1).T
+            self.add_objects(image, design, y.double().cpu().numpy())
+
+    def add_maps(self,
         image: str, # image id
         values: np.ndarray, # (N, h, w)
     ):
-        "Add one image."
+        "Add given maps of one image."
         design, cells = object_design(self.regions, image, values.shape[1:], self.depth)
-        y = cells @ values.reshape(len(values), -1).T
+        self.add_objects(image, design, cells @ values.reshape(len(values), -1).T)
+
+    def add_objects(self,
+        image: str, # image id
+        design: np.ndarray, # (R, C + 2), from `object_design`
+        y: np.ndarray, # (R, N) means at the cores
+    ):
+        "Add the objects of one image."
         self.count += design[:, :-2].any(0)
         columns, root = np.flatnonzero(design.any(0)), np.sqrt(len(y))
         X, y = (design[:, columns] - design[:, columns].mean(0)) / root, (y - y.mean(0)) / root
-        self.left[np.ix_(columns, columns)] += X.T @ X; self.right[columns] += X.T @ y
+        self.left[np.ix_(columns, columns)] += X.T @ X
+        self.right[columns] += X.T @ y
         self.rows.append((str(image), columns, X, y.sum(1)))
 
     def state(self): # name -> array
@@ -161,7 +176,7 @@ def adjusted(
     total = None
     for image, values in maps:
         total = total or Adjustment(regions, len(values), depth)
-        total.add(image, values)
+        total.add_maps(image, values)
     if total is None: raise ParameterError('there are no maps: give one per image.')
     return solved(total, ridge)
 
@@ -175,21 +190,10 @@ def basis_maps(
 ): # yields image id, (N, h, w)
     "l_n, each basis's part of the logit, image by image."
     ids = list(regions.ids)
-    for k in range(0, len(ids), batch): yield from zip(ids[k:k + batch], logit_parts(model, torch.stack([read_image(regions.image_path(i), size) for i in ids[k:k + batch]])))
-
-@torch.no_grad()
-def logit_parts(
-    model: FactorizedSaliency, # in phase 1 or 2
-    images: torch.Tensor, # (B, 3, H, W)
-) -> np.ndarray: # (B, N, h, w)
-    "l_n of a batch."
-    return basis_saliency(model.eval(), model.activations(images.to(model.bases.weight.device))).double().cpu().numpy()
-
-class ProbeImages(Dataset):
-    "Images of regions with their ids."
-    def __init__(self, regions, size): self.regions, self.size, self.ids = regions, size, list(regions.ids)
-    def __len__(self): return len(self.ids)
-    def __getitem__(self, i): return self.ids[i], read_image(self.regions.image_path(self.ids[i]), self.size)
+    for k in range(0, len(ids), batch):
+        images = [read_image(regions.image_path(i), size) for i in ids[k:k + batch]]
+        parts = basis_saliency(model, torch.sigmoid(basis_logits(model, images)))
+        yield from zip(ids[k:k + batch], parts.double().cpu().numpy())
 
 def adjusted_contrasts(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -198,12 +202,11 @@ def adjusted_contrasts(
     depth: float = .8, # of the cores
     ridge: float = 1e-3, # lambda
     batch: int = 10, # images per forward pass
-    folder = None, # where sums are kept while it works, to go on from after an interruption
-    every: int = 50, # batches after which they are saved
+    tau: float = 1., # log density per logit, from `calibrate`
+    **resuming, # `folder` and `every` of `accumulate`
 ) -> xr.Dataset: # as `solved`
-    "The adjusted contrast of a model, through each of its bases."
-    total, images = Adjustment(regions, model.bases.out_channels, depth), ProbeImages(regions, tuple(size))
-    def add(items):
-        for (image, _), parts in zip(items, logit_parts(model, torch.stack([x for _, x in items]))): total.add(image, parts)
-    accumulate(total, images, add, batch, list, folder, fingerprint('adjusted', model_fingerprint(model), list(map(str, images.ids)), regions.semantics, list(size), depth), every)
+    "The adjusted contrast of a model, through each of its bases, by a pass of its own."
+    total, probe = Adjustment(regions, model.bases.out_channels, depth), open_probe(model, regions, size)
+    stamp = fingerprint('adjusted', model_fingerprint(model), probe.fingerprint(), list(size), depth, float(tau))
+    one_pass(model, probe, [total], tau, batch, stamp=stamp, **resuming)
     return solved(total, ridge)

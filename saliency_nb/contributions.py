@@ -6,10 +6,11 @@
 __all__ = ['CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_contrasts', 'beyond_chance', 'routes', 'same_routes',
            'named_share', 'fold_draws', 'expanded_tail', 'tails', 'ratio_interval', 'bootstrap_interval', 'p_values',
            'replicated_contributions', 'contribution_interval', 'split_contributions', 'mean_iou', 'permuted_orders',
-           'naming_p_values', 'fold_sums', 'contributions', 'published_intervals', 'generated_population', 'sampled',
-           'covered_by', 'coverage_study', 'coverage_summary', 'in_own_units', 'statistic_replicates', 'over_seeds',
-           'shared_semantics', 'standardised', 'contrast_differences', 'adjusted_differences', 'rank_correlations',
-           'agreement', 'sign_errors', 'controls', 'claimed', 'predicted_by_area', 'region_means', 'people_maps',
+           'naming_p_values', 'fold_sums', 'contributions', 'position_contrasts', 'published_intervals',
+           'generated_population', 'sampled', 'covered_by', 'coverage_study', 'coverage_summary',
+           'statistic_replicates', 'over_seeds', 'shared_semantics', 'single_contrasts', 'contrast_differences',
+           'adjusted_differences', 'paired_interval', 'rank_correlations', 'agreement', 'sign_errors', 'controls',
+           'beyond', 'contrast_beyond', 'adjusted_beyond', 'against_random_names', 'region_means', 'people_maps',
            'predicted_maps', 'over_weighting', 'explain', 'raised', 'read_authors']
 
 # %% ../nbs/35_contributions.ipynb #b42dedee
@@ -248,7 +249,7 @@ def contributions(
     permutations: int = 20000, # of the weights against the names
     seed: int = 0, # of bootstrap and permutations
     adjustment: xr.Dataset | None = None, # from `adjusted_contrasts`, of the same model and probe
-) -> pd.DataFrame: # semantic, category, contribution (I), contribution_low, contribution_high, contribution_q, named, contrast (C), low, high, q_value, adjusted, adjusted_low, adjusted_high, adjusted_q, n_images, area; sorted by contrast
+) -> pd.DataFrame: # semantic, category, contribution (I), contribution_low, contribution_high, contribution_q, named, contrast (C), low, high, q_value, adjusted, adjusted_low, adjusted_high, adjusted_q, n_images, area, position (the contrast that position alone gives); sorted by contrast
     "The published contribution I(c), the exact contrast C(c) and the adjusted contrast with 95% intervals over images and q-values, for every semantic; NaN where there is nothing to compute them from."
     weights = alignment.weight.values if weights is None else np.asarray(weights)
     if len(weights) != alignment.sizes['basis']: raise ParameterError(f"{len(weights)} weights for {alignment.sizes['basis']} bases: give the weights of the dissected model.")
@@ -261,7 +262,14 @@ def contributions(
     by_itself = adjustment.reindex(semantic=alignment.semantic) if adjustment is not None else {}
     table |= {column: by_itself[k].values if k in by_itself else missing for column, k in (('adjusted', 'effect'), ('adjusted_low', 'low'), ('adjusted_high', 'high'), ('adjusted_q', 'q_value'))}
     table |= {column: alignment[k].values if k in alignment else missing for column, k in (('n_images', 'count'), ('area', 'area'))}
+    table |= dict(position=position_contrasts(alignment) if 'fold_position' in alignment else missing)
     return pd.DataFrame(table).sort_values('contrast' if 'contrast' in alignment else 'contribution', ascending=False, ignore_index=True)
+
+def position_contrasts(
+    alignment: xr.Dataset, # from `dissect`, with a map of position
+) -> np.ndarray: # (C,) nats
+    "The contrast of each semantic that the mean map of other images gives."
+    return (alignment.fold_position.sum('fold') / alignment.fold_count.sum('fold').clip(min=1)).values
 
 def published_intervals(alignment, weights, shares, top, replicates, seed) -> dict: # contribution_low, contribution_high, named; (C,) each
     "Interval of I(c), and how often the bases that are named c keep that name: mean over bases, weighted by |w_n| p(c|n)."
@@ -364,12 +372,6 @@ def coverage_summary(
     return pd.DataFrame(dict(mean=per.mean(), tenth=per.quantile(.1), above_85=(per.dropna(how='all') >= .85).mean()))
 
 # %% ../nbs/35_contributions.ipynb #b413de37
-def in_own_units(
-    values: np.ndarray, # (..., C), NaN where there is none
-) -> np.ndarray: # the same shape
-    "Divided by their standard deviation over semantics."
-    return values / np.nanstd(values, axis=-1, ddof=1, keepdims=True)
-
 def statistic_replicates(
     alignment: xr.Dataset, # from `dissect`
     column: str, # 'contrast' or 'contribution'
@@ -388,13 +390,13 @@ def over_seeds(
     top: int = 5, # semantics kept per basis in the published contribution
     replicates: int = 1000, # bootstrap samples
     seed: int = 0, # of the resampling
-) -> pd.DataFrame: # index: semantic; mean over trainings in standard deviations; low, high (over both); low_images, high_images, low_seeds, high_seeds
+) -> pd.DataFrame: # index: semantic; mean over trainings (C: nats); low, high (over both); low_images, high_images, low_seeds, high_seeds
     "Mean of C or I over trainings, with 95% intervals over probe images, over trainings, and over both."
     if len(alignments) < 2: raise ParameterError('one training: give the alignments of two trainings or more for an interval over seeds.')
     names, first = shared_semantics(alignments), alignments[0]
     chosen = [a.sel(semantic=names) for a in alignments]
     draws, s = fold_draws(fold_sums(first)[0].shape[1], replicates, seed), len(alignments)
-    values, replicated = zip(*(map(in_own_units, statistic_replicates(a, column, draws, min(top, len(names)))) for a in chosen))
+    values, replicated = zip(*(statistic_replicates(a, column, draws, min(top, len(names))) for a in chosen))
     mean, present = np.mean(values, 0), (fold_sums(chosen[0])[1] > 0).sum(1)
     variance = dict(images=np.var(np.mean(replicated, 0), 0, ddof=1) * present / np.maximum(present - 1, 1), seeds=np.var(values, 0, ddof=1) / s)
     freedom, table = dict(images=np.maximum(present - 1, 1), seeds=np.full(len(names), s - 1)), pd.DataFrame({column: mean}, pd.Index(names, name='semantic'))
@@ -415,24 +417,24 @@ def shared_semantics(
     return names
 
 # %% ../nbs/35_contributions.ipynb #940efab3
-def standardised(
+def single_contrasts(
     alignment: xr.Dataset, # from `dissect`
-) -> pd.DataFrame: # index: image, or fold; columns: semantic; NaN where it does not contain it; the mean of a column is the contrast
-    "Contrast of every image or fold, in units of the standard deviation of C over semantics."
+) -> pd.DataFrame: # index: image, or fold; columns: semantic; nats; NaN where it does not contain it; the mean of a column is the contrast
+    "Contrast of every image or fold."
     single = 'image_contrast' in alignment
     sums, counts = fold_sums(alignment.drop_vars('fold_contrast', errors='ignore') if single else alignment)
     typical = counts.sum(1, keepdims=True) / np.maximum((counts > 0).sum(1, keepdims=True), 1) # images per fold
-    values = pd.DataFrame(np.where(counts > 0, sums / np.maximum(typical, 1e-300), np.nan).T, alignment.image.values if single else range(sums.shape[1]), alignment.semantic.values)
-    return values / values.mean().std()
+    values = np.where(counts > 0, sums / np.maximum(typical, 1e-300), np.nan).T
+    return pd.DataFrame(values, alignment.image.values if single else range(sums.shape[1]), alignment.semantic.values)
 
 def contrast_differences(
     first: xr.Dataset, # from `dissect`
     second: xr.Dataset, # of another model on the same images
     seed: int = 0, # of the bootstrap
-) -> pd.DataFrame: # index: semantic; columns first, second, difference, low, high: standard deviations; q_value; sorted by difference
+) -> pd.DataFrame: # index: semantic; columns first, second, difference, low, high: nats; q_value; sorted by difference
     "By how much one model raises a semantic more than another, with its 95% interval over images; raises `ParameterError` where they share no image."
     single = all('image_contrast' in d for d in (first, second))
-    a, b = (standardised(d if single else d.drop_vars('image_contrast', errors='ignore')) for d in (first, second))
+    a, b = (single_contrasts(d if single else d.drop_vars('image_contrast', errors='ignore')) for d in (first, second))
     images, names = a.index.intersection(b.index), a.columns.intersection(b.columns)
     if not len(images) or not len(names) or not (single or first.attrs.get('data') == second.attrs.get('data')): raise ParameterError('the two models were probed on different images or semantics: there is nothing to compare image by image.')
     a, b = a.loc[images, names], b.loc[images, names]
@@ -449,13 +451,23 @@ def adjusted_differences(
     names = [s for s in first.semantic.values if s in second.semantic.values]
     a, b = (d.sel(semantic=names) for d in (first, second))
     if not names or first.attrs['data'] != second.attrs['data'] or (a['count'] != b['count']).any(): raise ParameterError('the two models were probed on different images or semantics: there is nothing to compare image by image.')
-    (v, i), (w, j) = ((d.effect.values / (s := d.effect.values.std(ddof=1)), d.influence.values / s) for d in (a, b))
-    change = i - j; folds = (change != 0).any(0).sum()
-    error = np.sqrt(((change**2).sum(1) - change.sum(1)**2 / max(folds, 1)) * (folds - 1) / max(folds, 1)) if folds else np.zeros(len(names))
-    df, enough = np.maximum(np.minimum(a['count'].values, max(folds, 1)) - 1, 1), a['count'].values >= FEWEST
-    reach = np.where(enough, student.ppf((1 + level) / 2, df) * error, np.nan)
-    q = q_values(np.where(enough, np.where(error > 0, 2 * student.sf(abs(v - w) / np.maximum(error, 1e-300), df), 1.), np.nan))
-    return pd.DataFrame(dict(first=v, second=w, difference=v - w, low=v - w - reach, high=v - w + reach, q_value=q), pd.Index(names, name='semantic')).sort_values('difference', ascending=False)
+    v, w = a.effect.values, b.effect.values
+    low, high, p = paired_interval(v - w, a.influence.values - b.influence.values, a['count'].values, level)
+    return pd.DataFrame(dict(first=v, second=w, difference=v - w, low=low, high=high, q_value=q_values(p)), pd.Index(names, name='semantic')).sort_values('difference', ascending=False)
+
+def paired_interval(
+    difference: np.ndarray, # (C,) of two adjusted contrasts
+    influence: np.ndarray, # (C, F) what leaving out a fold takes from it
+    count: np.ndarray, # (C,) images with the semantic
+    level: float = .95, # of the interval
+) -> tuple: # low, high, p-value, (C,) each; NaN where fewer than `FEWEST` images have the semantic
+    "Student's interval from the paired jackknife over folds."
+    folds = max((influence != 0).any(0).sum(), 1)
+    error = np.sqrt(((influence**2).sum(1) - influence.sum(1)**2 / folds) * (folds - 1) / folds)
+    df = np.maximum(np.minimum(count, folds) - 1, 1)
+    reach = np.where(count >= FEWEST, student.ppf((1 + level) / 2, df) * error, np.nan)
+    p = np.where(error > 0, 2 * student.sf(abs(difference) / np.maximum(error, 1e-300), df), 1.)
+    return difference - reach, difference + reach, np.where(count >= FEWEST, p, np.nan)
 
 # %% ../nbs/35_contributions.ipynb #31b94007
 def rank_correlations(
@@ -515,41 +527,54 @@ def controls(
     seed: int = 0, # of both
     adjustment: xr.Dataset | None = None, # from `adjusted_contrasts`, for the claim 'adjusted'
     **others, # control name -> its alignment, or, for the claim 'adjusted', its adjusted contrasts; e.g. untrained=..., shuffled=...
-) -> pd.DataFrame: # index: semantic; the claim with low, high, a column per control (standard deviations), and not_beaten: names of controls, '' if the claim beats them all
+) -> pd.DataFrame: # index: semantic; the claim with low, high, a column per control (nats), and not_beaten: names of controls, '' if the claim beats them all
     "Each claim beside its negative controls; a claim that does not beat them is marked; raises `ParameterError`."
-    if column == 'adjusted':
-        if adjustment is None: raise ParameterError("the claim 'adjusted' needs the adjusted contrasts of the model: adjustment=adjusted_contrasts(...).")
-        alignment = alignment.sel(semantic=[s for s in alignment.semantic.values if s in adjustment.semantic.values])
-        value, *interval = (adjustment[k].sel(semantic=alignment.semantic).values for k in ('effect', 'low', 'high')); dealt = None
-    else: value, interval, dealt = claimed(alignment, column, top, permutations, replicates, seed)
-    names, unit, sign, limits = alignment.semantic.values, np.std(value, ddof=1), np.sign(value), {}
-    found = pd.DataFrame({column: value / unit, 'low': interval[0] / unit, 'high': interval[1] / unit}, pd.Index(names, name='semantic'))
-    if dealt is not None: limits['random names'] = np.where(sign > 0, *np.quantile(dealt, [.975, .025], axis=0)) / unit
-    limits['area'] = predicted_by_area(value / unit, alignment.area.values)
-    for k, a in others.items():
-        theirs = a.effect if column == 'adjusted' else a.contrast.sum('basis') if column == 'contrast' else xr.DataArray(a.weight.values @ semantic_shares(a.iou.values, top), dict(semantic=a.semantic.values))
-        limits[k] = (theirs / float(theirs.std(ddof=1))).reindex(semantic=names).values
-    beaten = {k: np.where(sign > 0, found.low > np.maximum(v, 0), found.high < np.minimum(v, 0)) | np.isnan(v) for k, v in limits.items()}
-    counted = [k for k in limits if column == 'contribution' or k != 'random names'] # the contrast uses no names
-    return found.assign(**limits, not_beaten=[', '.join(k for k in counted if not beaten[k][i]) for i in range(len(names))]).sort_values(column, ascending=False)
+    if column == 'contribution': value, interval, limits, beaten = against_random_names(alignment, top, permutations, replicates, seed)
+    elif column == 'contrast': value, interval, limits, beaten = contrast_beyond(alignment, others, replicates, seed)
+    elif adjustment is None: raise ParameterError("the claim 'adjusted' needs the adjusted contrasts of the model: adjustment=adjusted_contrasts(...).")
+    else:
+        value, interval, limits, beaten = adjusted_beyond(adjustment, others)
+        alignment = adjustment
+    names = alignment.semantic.values
+    sure = np.where(value > 0, interval[0] > 0, interval[1] < 0)
+    not_beaten = [', '.join(k for k in limits if not (sure[i] and beaten[k][i])) for i in range(len(names))]
+    found = pd.DataFrame({column: value, 'low': interval[0], 'high': interval[1]}, pd.Index(names, name='semantic'))
+    return found.assign(**limits, not_beaten=not_beaten).sort_values(column, ascending=False)
 
-def claimed(alignment, column, top, permutations, replicates, seed) -> tuple: # (C,), (2, C), (P, C)
-    "Contrast or contribution, its interval over images, and what it is with random names among bases of similar |weight|."
+def beyond(value, low, high) -> np.ndarray: # (C,) bool
+    "Does the interval of claim minus control lie on the claim's side of zero, by more than rounding?"
+    return np.where(value > 0, low > 1e-9, high < -1e-9)
+
+def contrast_beyond(alignment, others, replicates, seed) -> tuple: # value (C,), interval (2, C), controls, beaten
+    "The contrast, and its paired differences from control networks and from position."
+    shared_semantics([alignment, *(a.sel(semantic=alignment.semantic) for a in others.values())])
     sums, counts = fold_sums(alignment)
-    value, replicated = statistic_replicates(alignment, column, fold_draws(sums.shape[1], replicates, seed), top)
-    present, w = (counts > 0).sum(1), alignment.weight.values
-    interval = contribution_interval(value, replicated, present) if column == 'contribution' else np.where(present >= FEWEST, tails(replicated, expanded_tail(present)), np.nan)
-    return value, interval, w[permuted_orders(w, permutations, seed, matched=8)] @ (semantic_shares(alignment.iou.values, top) if column == 'contribution' else np.nan_to_num((alignment.inside - alignment.outside).values))
+    theirs = {k: fold_sums(a.sel(semantic=alignment.semantic))[0] for k, a in others.items()}
+    if 'fold_position' in alignment: theirs['position'] = alignment.fold_position.transpose('semantic', 'fold').values
+    mean = lambda s: s.sum(1) / np.maximum(counts.sum(1), 1)
+    value, interval = mean(sums), ratio_interval(sums, counts, replicates, seed=seed)
+    beaten = {k: beyond(value, *ratio_interval(sums - s, counts, replicates, seed=seed)) for k, s in theirs.items()}
+    return value, interval, {k: mean(s) for k, s in theirs.items()}, beaten
 
-def predicted_by_area(
-    values: np.ndarray, # (C,)
-    area: np.ndarray, # (C,) mean share of the grid
-) -> np.ndarray: # (C,)
-    "What a straight line in log area, through all other semantics, predicts for each."
-    x, found = np.log(np.maximum(area, 1e-6)), np.full(len(values), np.nan)
-    if np.isfinite(x).all() and np.ptp(x) > 0 and len(values) > 3:
-        for i in range(len(values)): found[i] = np.polyval(np.polyfit(np.delete(x, i), np.delete(values, i), 1), x[i])
-    return found
+def adjusted_beyond(adjustment, others) -> tuple: # as `contrast_beyond`
+    "The adjusted contrast, and its paired differences from those of control networks."
+    value, low, high = (adjustment[k].values for k in ('effect', 'low', 'high'))
+    limits, beaten = {}, {}
+    for k, a in others.items():
+        a = a.sel(semantic=adjustment.semantic)
+        change = adjustment.influence.values - a.influence.values
+        limits[k] = a.effect.values
+        beaten[k] = beyond(value, *paired_interval(value - limits[k], change, adjustment['count'].values)[:2])
+    return value, (low, high), limits, beaten
+
+def against_random_names(alignment, top, permutations, replicates, seed) -> tuple: # as `contrast_beyond`
+    "The published contribution, and what it is with random names among bases of similar |weight|."
+    sums, counts = fold_sums(alignment)
+    value, replicated = statistic_replicates(alignment, 'contribution', fold_draws(sums.shape[1], replicates, seed), top)
+    interval, w = contribution_interval(value, replicated, (counts > 0).sum(1)), alignment.weight.values
+    dealt = w[permuted_orders(w, permutations, seed, matched=8)] @ semantic_shares(alignment.iou.values, top)
+    limit = np.where(value > 0, *np.quantile(dealt, [.975, .025], axis=0))
+    return value, interval, {'random names': limit}, {'random names': beyond(value, interval[0] - limit, interval[1] - limit)}
 
 # %% ../nbs/35_contributions.ipynb #3e64a0cb
 def region_means(
@@ -621,17 +646,17 @@ def explain(
     alignment: xr.Dataset, # from `dissect`, of this model
     top: int = 5, # names per basis
     annotated = (), # semantics annotated in this image, where it is known
-) -> xr.DataArray: # (semantic, y, x): part of the logit, on the grid of the bases; the last one is 'remainder'; coordinate `status`
-    "One logit map per semantic, sum_n p(c|n) l_n with p from alignment beyond chance, and the remainder of bases without a name; they sum to the model's logit."
+) -> xr.DataArray: # (semantic, y, x): part of the log density, nats, on the grid of the bases; the last one is 'remainder'; coordinate `status`
+    "One map per semantic, sum_n p(c|n) tau l_n with p from alignment beyond chance, and the remainder of bases without a name; they sum to tau times the model's logit (tau of the dissection, 1 where it has none)."
     if alignment.sizes['basis'] != model.bases.out_channels: raise ParameterError(f"{alignment.sizes['basis']} bases in the alignment, {model.bases.out_channels} in the model: give the alignment of this model.")
     shares = semantic_shares(beyond_chance(alignment), min(top, alignment.sizes['semantic']))
     used = np.flatnonzero(shares.any(0)) # names that no basis carries have no map
     shares = np.column_stack([shares[:, used], 1 - shares.sum(1)])
-    parts = basis_saliency(model.eval(), model.activations(image[None].to(model.bases.weight.device)))[0]
+    parts = alignment.attrs.get('tau', 1.) * basis_saliency(model.eval(), model.activations(image[None].to(model.bases.weight.device)))[0]
     maps = torch.einsum('nc,nyx->cyx', torch.from_numpy(shares).to(parts), parts).cpu().numpy()
     names = [*alignment.semantic.values[used], 'remainder']
     status = [DETECTED if s in set(annotated) else '' if s == 'remainder' else NAMED for s in names]
-    return xr.DataArray(maps, dims=('semantic', 'y', 'x'), coords=dict(semantic=names, status=('semantic', status)), name='logit')
+    return xr.DataArray(maps, dims=('semantic', 'y', 'x'), coords=dict(semantic=names, status=('semantic', status)), name='log density')
 
 def raised(
     maps: xr.DataArray, # from `explain`

@@ -37,13 +37,14 @@ def save_figure(
     return files
 
 # %% ../nbs/45_figures.ipynb #89b1757f
-PANELS = dict(contrast=('low', 'high', 'q_value', 'contrast C: mean logit inside minus outside', 'what the model does on it'),
-              adjusted=('adjusted_low', 'adjusted_high', 'adjusted_q', 'adjusted contrast: part of the logit', 'what the name adds by itself'),
+PANELS = dict(contrast=('low', 'high', 'q_value', 'contrast C: log density inside minus outside', 'what the model does on it'),
+              adjusted=('adjusted_low', 'adjusted_high', 'adjusted_q', 'adjusted contrast: part of the log density', 'what the name adds by itself'),
               contribution=('contribution_low', 'contribution_high', 'contribution_q', "contribution I: sum of basis weights", "what the readout's weights are named"))
 
 def contribution_figure(
     table: pd.DataFrame, # from `contributions`
     most: int = 30, # semantics shown: those with the largest absolute value
+    unit: str = 'nats', # of both contrasts
 ) -> Figure: # a panel for each of the three statistics that the table has
     "Exact contrast, adjusted contrast and published contribution as dots with 95% intervals over images, coloured by category, filled where q < 0.05."
     columns = [c for c in PANELS if c in table and table[c].notna().any()]
@@ -56,7 +57,7 @@ def contribution_figure(
         dots(ax, shown, t.category, t[low].where(~nameless) if known else None, t[high].where(~nameless) if known else None, t[q] < .05 if q in t and t[q].notna().any() else None)
         ax.plot(np.zeros(nameless.sum()), np.flatnonzero(nameless), 'x', color='#7F7F7F', ms=5)
         note = ('\n(95% interval over images' if known else '\n(no interval: no counts were kept') + ('; x: no basis has this name)' if nameless.any() else ')')
-        ax.set(xlabel=label + note, title=title)
+        ax.set(xlabel=label + (f', {unit}' if c != 'contribution' else '') + note, title=title)
     axes[0, 0].set_yticks(range(len(t)), [f'{s} ({n:.0f})' if n == n else s for s, n in zip(t.semantic, t.n_images)]); axes[0, 0].set_ylabel('semantic (number of images)' if t.n_images.notna().any() else 'semantic')
     category_legend(fig, t.category)
     return fig
@@ -124,19 +125,23 @@ def control_figure(
     most: int = 30, # semantics shown: those with the largest claims
 ) -> Figure: # one panel
     "Claims with intervals beside their negative controls; open where a control is not beaten."
-    column = marked.columns[0]
+    column, names = marked.columns[0], list(marked.columns[3:-1])
     t = marked.loc[marked[column].abs().nlargest(most).index].sort_values(column)
     fig, ax = plt.subplots(figsize=(8, 1.6 + .25 * len(t)), layout='constrained')
     y, safe = np.arange(len(t)), (t.not_beaten == '').to_numpy()
     ax.hlines(y, t.low, t.high, color='#4D4D4D', lw=1.4)
-    for full in (True, False): ax.plot(t[column][safe == full], y[safe == full], 'o', color='#D55E00' if full else 'white', mec='#D55E00', mew=1.5, ms=7, label='beats all controls' if full else 'does not beat all', zorder=3)
-    for (color, marker), k in zip(CONTROL_STYLES, t.columns[3:-1]): ax.plot(t[k], y, marker, color=color, ms=5, alpha=.85, label='random names (for comparison)' if k == 'random names' and column == 'contrast' else k, ls='')
-    every = len(t.columns[3:-1]) - (column == 'contrast') # the contrast uses no names
-    why = ['all' if w.count(', ') + 1 == every else w for w in t.not_beaten]
+    for full, label in ((True, 'beats all controls'), (False, 'does not beat all')):
+        face = '#D55E00' if full else 'white'
+        ax.plot(t[column][safe == full], y[safe == full], 'o', color=face, mec='#D55E00', mew=1.5, ms=7, label=label, zorder=3)
+    for (color, marker), k in zip(CONTROL_STYLES, names): ax.plot(t[k], y, marker, color=color, ms=5, alpha=.85, label=k, ls='')
+    why = ['all' if w.count(', ') + 1 == len(names) else w for w in t.not_beaten]
     ax.set_yticks(y, [s if ok else f'{s} [{w}]' for s, ok, w in zip(t.index, safe, why)])
-    ax.axvline(0, color='black', lw=.8); ax.grid(axis='x', alpha=.3); ax.spines[['top', 'right']].set_visible(False)
-    what = dict(contrast='contrast C', adjusted='adjusted contrast', contribution='contribution I')[column]
-    ax.set(xlabel=f"{what} (standard deviations of each model's own)", ylabel='semantic [controls not beaten]'); fig.legend(loc='outside upper center', ncols=4, frameon=False)
+    ax.axvline(0, color='black', lw=.8)
+    ax.grid(axis='x', alpha=.3)
+    ax.spines[['top', 'right']].set_visible(False)
+    what = dict(contrast='contrast C, nats', adjusted='adjusted contrast, nats', contribution='contribution I (share of the readout)')
+    ax.set(xlabel=what[column], ylabel='semantic [controls not beaten]')
+    fig.legend(loc='outside upper center', ncols=4, frameon=False)
     return fig
 
 # %% ../nbs/45_figures.ipynb #7f36286c
@@ -186,11 +191,12 @@ def training_figure(
 
 def threshold_figure(
     thresholds: xr.DataArray, # from `adaptive_thresholds`
+    unseen: xr.DataArray | None = None, # (basis,) share that is active on other images: `active_probe` of a dissection
 ) -> Figure: # two panels
     "Realised share of active places and share of saturated places, basis by basis."
     asked = 1 - thresholds.attrs['quantile']
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.4), layout='constrained')
-    if 'active_elsewhere' in thresholds.coords: left.plot(np.sort(thresholds.active_elsewhere), color='#D55E00', label='unseen images')
+    if unseen is not None: left.plot(np.sort(unseen), color='#D55E00', label='probe images')
     left.plot(np.sort(thresholds.active), color='#0072B2', label='images the thresholds come from')
     left.axhline(asked, color='black', lw=.6, ls=':'); left.set(xlabel='bases, sorted', ylabel='share of places active', ylim=(0, max(.4, 2 * asked))); left.legend(frameon=False)
     right.plot(np.sort(thresholds.saturated), color='#0072B2'); right.set(xlabel='bases, sorted', ylabel='share of places saturated', ylim=(-.03, 1.03))
@@ -268,7 +274,7 @@ def explain_figure(
     for k, ax in axes.items():
         if k in ('image', 'prediction', *shown): ax.contour(np.arange(-1, region.shape[1] + 1), np.arange(-1, region.shape[0] + 1), np.pad(region, 1), [.5], colors='black' if k in shown else 'white', linewidths=1.5); ax.set(xlim=extent[:2], ylim=extent[2:])
         if k != 'bars': ax.axis('off')
-    if shown: fig.colorbar(picture, ax=[axes[f'map{width - 1}'], axes[f'map{2 * width - 1}']], label='logit, relative to its mean', shrink=.7)
+    if shown: fig.colorbar(picture, ax=[axes[f'map{width - 1}'], axes[f'map{2 * width - 1}']], label='log density, relative to its mean, nats', shrink=.7)
     else: fig.suptitle('no basis has a name beyond chance', fontsize=8)
     bar_chart(axes['bars'], effect, bars, label)
     return fig
@@ -279,11 +285,11 @@ def bar_chart(ax, effect, bars, label):
     chosen = list(named.index[:bars]) + [s for s in named.index[-bars:] if s not in named.index[:bars]]
     values = {label(s): effect[s] for s in chosen}
     if len(chosen) < len(named): values[f'other {len(named) - len(chosen)} names'] = named.drop(chosen).sum()
-    values |= {'bases without a name': effect['remainder'], 'sum: contrast of the logit': effect.sum()}
+    values |= {'bases without a name': effect['remainder'], 'sum: contrast of the log density': effect.sum()}
     y = -np.arange(len(values)); v = np.array(list(values.values()))
     ax.barh(y, v, color=[*np.where(v[:-1] > 0, '#D55E00', '#0072B2'), '#7F7F7F'], edgecolor='black', lw=.4)
     ax.set_yticks(y, list(values), fontsize=8); ax.set_ylim(-max(len(y), 8) + .4, .6); ax.yaxis.tick_right(); ax.axvline(0, color='black', lw=.8); ax.spines[['top', 'left']].set_visible(False)
-    ax.set_title('region minus rest of the image', fontsize=8); ax.set_xlabel('logit\n* named by alignment, not detected in this image', fontsize=8)
+    ax.set_title('region minus rest of the image', fontsize=8); ax.set_xlabel('nats\n* named by alignment, not detected in this image', fontsize=8)
 
 # %% ../nbs/45_figures.ipynb #13d317e7
 @torch.no_grad()
@@ -349,7 +355,7 @@ def category_figure(
 MODEL_STYLES = [('#0072B2', 'o'), ('#D55E00', 's'), ('#009E73', '^'), ('#CC79A7', 'D'), ('#000000', 'v'), ('#E69F00', 'P')]
 
 def comparison_figure(
-    contrasts: pd.DataFrame, # index: semantic; a column per model, standard deviations
+    contrasts: pd.DataFrame, # index: semantic; a column per model, nats
     most: int = 30, # semantics shown: those with the largest mean |contrast|
 ) -> Figure: # one panel
     "Paired dots: the contrast of each semantic in several models."
@@ -359,7 +365,7 @@ def comparison_figure(
     ax.hlines(np.arange(len(t)), t.min(axis=1), t.max(axis=1), color='#7F7F7F', lw=1)
     for (color, marker), name in zip(MODEL_STYLES, t): ax.plot(t[name], np.arange(len(t)), marker, color=color, mec='white', mew=.4, ms=6, ls='', label=name)
     ax.set_yticks(np.arange(len(t)), t.index); ax.axvline(0, color='black', lw=.8); ax.grid(axis='x', alpha=.3); ax.spines[['top', 'right']].set_visible(False)
-    ax.set(xlabel="contrast C (standard deviations of the model's own contrasts)", title='what each model raises and lowers'); fig.legend(loc='outside upper center', ncols=len(t.columns), frameon=False)
+    ax.set(xlabel="contrast C, nats", title='what each model raises and lowers'); fig.legend(loc='outside upper center', ncols=len(t.columns), frameon=False)
     return fig
 
 # %% ../nbs/45_figures.ipynb #66551f80

@@ -646,7 +646,13 @@ class SaliencyDataset(torch.utils.data.Dataset):
     ) -> dict: # image (3, H, W), fixations (H, W) counts, density (H, W) of sum 1, id
         row = self.set.images.loc[self.ids[i]]
         points = fixation_map(*self.xy[self.ids[i]], (row.height, row.width), self.size)
-        return dict(image=read_image(row.path, self.size), fixations=torch.from_numpy(points), density=torch.from_numpy(self.density(row, points)), id=self.ids[i])
+        return dict(image=self.image(i), fixations=torch.from_numpy(points), density=torch.from_numpy(self.density(row, points)), id=self.ids[i])
+
+    def image(self,
+        i: int, # index of the image
+    ) -> torch.Tensor: # (3, H, W), normalised
+        "The image alone."
+        return read_image(self.set.images.path[self.ids[i]], self.size)
 
     def __getitems__(self,
         indices, # of images

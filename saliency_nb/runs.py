@@ -30,11 +30,11 @@ from .fixations import FixationSet, SaliencyDataset, check_images, json_releases
 from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
-from .training import NAMES, check_training, evaluate, other_images, preloaded, train, with_activations
-from .thresholds import adaptive_thresholds, realised_shares
+from .training import NAMES, bits_per_fixation, calibrate, check_training, evaluate, logit_maps, other_images, position_map, preloaded, train, with_activations
+from .thresholds import adaptive_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
-from .adjustment import adjusted_contrasts
+from .adjustment import Adjustment, solved
 from .contributions import contributions as contribution_table, over_weighting, people_maps, predicted_maps, region_means
 
 # %% ../nbs/56_runs.ipynb #b228ee08
@@ -498,7 +498,7 @@ def epoch_numbers(
 
 # %% ../nbs/56_runs.ipynb #aa6cec74
 CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training' # what a training depends on
-DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'semantics', 'chance', 'dissection' # what a dissection depends on
+DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
 
 @patch
 def phase1(self: Analysis) -> str: # fingerprint
@@ -562,30 +562,70 @@ def models(self: Analysis) -> dict: # name -> model, on the device
 def scores(self: Analysis) -> pd.DataFrame: # index: model, image; columns: metrics
     "scores.csv: every metric of every scored image."
     def make():
-        models, elsewhere = self.models(), other_images(self.loaded('train'))
+        models, elsewhere = self.models(), self.elsewhere()
         if 'phase 1' in models: models['phase 2 before training'] = models['phase 1'].to_phase2()
         with whole_file(self.run/'scores.csv') as part: pd.concat({k: evaluate(m, self.loaded('val'), elsewhere=elsewhere) for k, m in models.items()}, names=['model', 'image']).to_csv(part)
     self.stage('scores', make, ['scores.csv'], CHAPTERS, data=self.data, phase2=self.phase2(), **(dict(original=self.original()) if self.p.original else {}))
     return read_table(self.run/'scores.csv').set_index(['model', 'image'])
 
 @patch
+def elsewhere(self: Analysis) -> tuple: # as from `other_images`
+    "Where people look in the training images."
+    if 'elsewhere' not in self.memory: self.memory['elsewhere'] = other_images(self.loaded('train'))
+    return self.memory['elsewhere']
+
+@patch
+def calibration(self: Analysis) -> dict: # network: tau, bits, bits_sigmoid; position: tau, bits, map (h, w) in nats
+    "calibration.json: the logit as a log density, and position alone, fitted to the images that choose the epoch."
+    def make():
+        z, counts = logit_maps(self.models()['phase 2'], self.loaded('select'), self.p.batch)
+        usual = position_map(self.elsewhere()[1], z.shape[1:])
+        position = calibrate(usual, counts)
+        network = calibrate(z, counts) | dict(bits_sigmoid=bits_per_fixation(torch.nn.functional.logsigmoid(z), counts))
+        position['map'] = (position['tau'] * usual[0]).tolist()
+        write_json(dict(network=network, position=position), self.run/'calibration.json')
+    self.stage('calibration', make, ['calibration.json'], CHAPTERS, data=self.data, phase2=self.phase2(), size=self.size)
+    return read_json(self.run/'calibration.json')
+
+@patch
 def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
-    "thresholds.nc, from the training images; the share that is active on the scored ones too."
+    "thresholds.nc, from the training images."
     def make():
         model = self.models()['phase 2']
         t = adaptive_thresholds(model, self.sets['train'], self.p.quantile, self.p.batch, folder=self.run/'partial')
-        with whole_file(self.run/'thresholds.nc') as part: t.assign_coords(active_elsewhere=('basis', realised_shares(model, self.sets['val'], t, self.p.batch)[0])).to_netcdf(part, engine='h5netcdf')
-    self.stage('thresholds', self.resumably(make), ['thresholds.nc'], (*CHAPTERS, 'thresholds'), phase2=self.phase2(), data=self.data, quantile=self.p.quantile, size=self.size)
+        with whole_file(self.run/'thresholds.nc') as part: t.to_netcdf(part, engine='h5netcdf')
+    inputs = dict(phase2=self.phase2(), data=self.data, quantile=self.p.quantile, size=self.size)
+    self.stage('thresholds', self.resumably(make), ['thresholds.nc'], (*CHAPTERS, 'thresholds'), **inputs)
     return xr.load_dataarray(self.run/'thresholds.nc', engine='h5netcdf')
 
 @patch
 def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
-    "alignment.nc."
-    self.need_regions(); thresholds = self.thresholds()
-    def make():
-        with whole_file(self.run/'alignment.nc') as part: dissect(self.models()['phase 2'], self.found.regions, thresholds, self.size, self.p.batch, trained=(*self.found.train.ids, *self.found.select.ids), folder=self.run/'partial').to_netcdf(part, engine='h5netcdf')
-    self.stage('dissection', self.resumably(make), ['alignment.nc'], DISSECTED, thresholds=self.made['thresholds'], data=self.data, regions=self.named())
+    "alignment.nc, and adjusted.nc from the same pass."
+    self.need_regions()
+    thresholds, calibration = self.thresholds(), self.calibration()
+    def make(): self.pass_over(self.models()['phase 2'], thresholds, calibration['network']['tau'], 'alignment.nc', 'adjusted.nc')
+    inputs = dict(thresholds=self.made['thresholds'], calibration=self.made['calibration'], data=self.data, regions=self.named())
+    self.stage('dissection', self.resumably(make), ['alignment.nc', 'adjusted.nc'], DISSECTED, **inputs)
     return xr.load_dataset(self.run/'alignment.nc', engine='h5netcdf')
+
+@patch
+def pass_over(self: Analysis,
+    model, # in phase 2, on the device
+    thresholds: xr.DataArray, # its own
+    tau: float, # its own
+    *files, # in the run folder: for the alignment, for the adjusted contrasts
+):
+    "One pass over the probe; where no image has two objects to compare, the second file says so."
+    p, regions = self.p, self.found.regions
+    effects = Adjustment(regions, len(thresholds))
+    position = np.array(self.calibration()['position']['map'])
+    seen = *self.found.train.ids, *self.found.select.ids
+    alignment = dissect(model, regions, thresholds, self.size, p.batch, trained=seen, tau=tau, position=position,
+                        also=(effects,), folder=self.run/'partial')
+    try: adjusted = solved(effects)
+    except ParameterError as e: adjusted = xr.Dataset(attrs=dict(note=str(e)))
+    for file, found in zip(files, (alignment, adjusted)):
+        with whole_file(self.run/file) as part: found.to_netcdf(part, engine='h5netcdf')
 
 @patch
 def resumably(self: Analysis, make): # a function like `make`
@@ -611,22 +651,14 @@ def named(self: Analysis) -> str: # fingerprint
 @patch
 def adjustment(self: Analysis) -> xr.Dataset | None: # as from `adjusted_contrasts`; None where no image has two objects to compare
     "adjusted.nc: what each name adds by itself."
-    return self.adjusted('adjustment', 'adjusted.nc', lambda: self.models()['phase 2'], phase2=self.phase2())
+    self.dissection()
+    return self.adjusted('adjusted.nc')
 
 @patch
 def adjusted(self: Analysis,
-    stage: str, # name
     file: str, # in the run folder
-    network, # function that gives it, in phase 2
-    **inputs, # what the network depends on
 ) -> xr.Dataset | None: # as `adjustment`
-    "The adjusted contrasts of a network."
-    self.need_regions()
-    def make():
-        try: found = adjusted_contrasts(network().eval().to(self.device), self.found.regions, self.size, batch=self.p.batch, folder=self.run/'partial')
-        except ParameterError as e: found = xr.Dataset(attrs=dict(note=str(e)))
-        with whole_file(self.run/file) as part: found.to_netcdf(part, engine='h5netcdf')
-    self.stage(stage, self.resumably(make), [file], (*DISSECTED, 'adjustment'), data=self.data, regions=self.named(), size=self.size, **inputs)
+    "Adjusted contrasts from a file."
     found = xr.load_dataset(self.run/file, engine='h5netcdf')
     return found if found.data_vars else None
 
@@ -636,7 +668,7 @@ def contributions(self: Analysis) -> pd.DataFrame: # one row per semantic
     alignment, adjustment = self.dissection(), self.adjustment()
     def make():
         with whole_file(self.run/'contributions.csv') as part: contribution_table(alignment, top=self.p.top, seed=self.p.seed, adjustment=adjustment).to_csv(part, index=False)
-    self.stage('contributions', make, ['contributions.csv'], (*DISSECTED, 'adjustment', 'contributions'), dissection=self.made['dissection'], adjustment=self.made['adjustment'], top=self.p.top, seed=self.p.seed)
+    self.stage('contributions', make, ['contributions.csv'], (*DISSECTED, 'contributions'), dissection=self.made['dissection'], top=self.p.top, seed=self.p.seed)
     return read_table(self.run/'contributions.csv')
 
 # %% ../nbs/56_runs.ipynb #97277cbf
@@ -705,8 +737,7 @@ def controls(self: Analysis) -> dict: # as `control_networks` -> alignment
 @patch
 def adjusted_controls(self: Analysis) -> dict: # as `control_networks` -> as from `adjusted_contrasts`, or None
     "controls/untrained_adjusted.nc and controls/shuffled_adjusted.nc: what each name adds by itself in the control networks."
-    (self.run/'controls').mkdir(exist_ok=True)
-    return {k: self.adjusted(file, file, network, **inputs) for k, (network, inputs) in self.control_networks().items() for file in [f'controls/{k}_adjusted.nc']}
+    return {k: self.adjusted(f'controls/{k}_adjusted.nc') for k in self.controls()}
 
 @patch
 def control(self: Analysis,
@@ -714,14 +745,19 @@ def control(self: Analysis,
     network, # function that builds it, in phase 2
     **inputs, # what the network depends on
 ) -> xr.Dataset: # (basis, semantic)
-    "The alignment of one control network, with thresholds of its own."
-    self.need_regions(); p, file, folder = self.p, f'controls/{name}.nc', self.run/'partial'
+    "The alignment of one control network, with thresholds and tau of its own."
+    self.need_regions()
+    files = f'controls/{name}.nc', f'controls/{name}_adjusted.nc'
+    calibration = self.calibration() # its position is that of the controls, too
     def make():
+        (self.run/'controls').mkdir(exist_ok=True)
         model = network().eval().to(self.device)
-        t = adaptive_thresholds(model, self.sets['train'], p.quantile, p.batch, folder=folder)
-        with whole_file(self.run/file) as part: dissect(model, self.found.regions, t, self.size, p.batch, trained=(*self.found.train.ids, *self.found.select.ids), folder=folder).to_netcdf(part, engine='h5netcdf')
-    self.stage(file, self.resumably(make), [file], DISSECTED, data=self.data, regions=self.named(), size=self.size, quantile=p.quantile, **inputs)
-    return xr.load_dataset(self.run/file, engine='h5netcdf')
+        tau = calibrate(*logit_maps(model, self.loaded('select'), self.p.batch))['tau']
+        t = adaptive_thresholds(model, self.sets['train'], self.p.quantile, self.p.batch, folder=self.run/'partial')
+        self.pass_over(model, t, tau, *files)
+    known = dict(data=self.data, regions=self.named(), size=self.size, quantile=self.p.quantile, calibration=self.made['calibration'])
+    self.stage(files[0], self.resumably(make), files, DISSECTED, **known, **inputs)
+    return xr.load_dataset(self.run/files[0], engine='h5netcdf')
 
 # %% ../nbs/56_runs.ipynb #6c896118
 KERNEL = 'python3'

@@ -7,8 +7,9 @@ __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'P
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
            'check_training', 'mirrored', 'SaliencyTraining', 'scores', 'other_images', 'evaluate', 'device_of',
            'mean_scores', 'History', 'train', 'resumable', 'keep_last', 'lightning_trainer', 'check_normalisation',
-           'quiet', 'with_activations', 'BeforeReadout', 'trained_host', 'fit_bases', 'reconstructed',
-           'sampled_features', 'reconstruction_quality']
+           'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope', 'calibrate',
+           'position_map', 'BeforeReadout', 'trained_host', 'fit_bases', 'reconstructed', 'sampled_features',
+           'reconstruction_quality']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -16,14 +17,15 @@ from copy import deepcopy
 from numbers import Integral, Real
 from pathlib import Path
 from typing import get_args
-import lightning as L, pandas as pd, torch
+import lightning as L, numpy as np, pandas as pd, torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from scipy.optimize import brentq
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from .core import ParameterError, derived_seed, fingerprint, read_json, rng, whole_file, write_json
+from .core import DataError, ParameterError, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
 from .hosts import register_host
 from .bases import FactorizedSaliency, OriginalSaliency, SaliencyModel, build_model, freeze_below_readout, load_checkpoint, recipe_of, recipe_text, save_checkpoint
@@ -398,6 +400,76 @@ def with_activations(
     for b in DataLoader(dataset, batch):
         for i, a in enumerate(model.activations(b['image'].to(device)).cpu()): items.append(dict(activations=a.clone(), **{k: b[k][i] for k in ('fixations', 'density', 'id')}))
     return Preloaded(items)
+
+# %% ../nbs/23_training.ipynb #c0a1b002
+def on_grid(
+    counts: torch.Tensor, # (B, H, W) number of fixations in each pixel
+    grid: tuple[int, int], # (h, w)
+) -> torch.Tensor: # (B, h, w)
+    "Fixations counted in the cells of a coarser grid."
+    y, x = (torch.arange(n) * cells // n for n, cells in zip(counts.shape[1:], grid))
+    cell = (y[:, None] * grid[1] + x).flatten()
+    found = torch.zeros(len(counts), grid[0] * grid[1], dtype=torch.double)
+    return found.index_add(1, cell, counts.flatten(1).double()).view(-1, *grid)
+
+@torch.no_grad()
+def logit_maps(
+    model: SaliencyModel, # original, or in phase 1 or 2
+    dataset: Dataset, # items of a SaliencyDataset
+    batch: int = 10, # images per forward pass
+) -> tuple: # logits (I, h, w), fixation counts (I, h, w), float64
+    "Saliency logits and people's fixations, on the grid of the logits."
+    model.eval()
+    found = []
+    for items in DataLoader(dataset, batch):
+        z = model.logits(items['image'].to(device_of(model)).contiguous(memory_format=torch.channels_last)).cpu().double()
+        found.append((z, on_grid(items['fixations'], z.shape[1:])))
+    return tuple(torch.cat(v) for v in zip(*found))
+
+# %% ../nbs/23_training.ipynb #c0a1b005
+def bits_per_fixation(
+    logits: torch.Tensor, # (I, h, w) or (1, h, w): one map for all
+    counts: torch.Tensor, # (I, h, w) fixations
+    tau: float = 1., # log density per logit
+) -> float: # bits
+    "Mean log2 likelihood of fixations under softmax(tau z), above that of a uniform map."
+    log_p = torch.log_softmax(tau * logits.flatten(1).double(), 1) + np.log(logits[0].numel())
+    return float((counts.flatten(1) * log_p).sum() / counts.sum() / np.log(2))
+
+# %% ../nbs/23_training.ipynb #c0a1b008
+def slope(
+    tau: float, # log density per unit of z
+    z: torch.Tensor, # (I, K) or (1, K)
+    counts: torch.Tensor, # (I, K) fixations
+) -> float: # of the log likelihood
+    "Observed minus expected sum of z at the fixations."
+    expected = (torch.softmax(tau * z, 1) * z).sum(1, keepdim=True)
+    return float((counts * (z - expected)).sum())
+
+def calibrate(
+    logits: torch.Tensor, # (I, h, w) or (1, h, w): one map for all
+    counts: torch.Tensor, # (I, h, w) fixations of images that were not trained on
+    limit: float = 100., # largest |tau|, in units of 1 / standard deviation of the logits
+) -> dict: # tau, bits: per fixation more than uniform
+    "tau by maximum likelihood of fixations."
+    z, n = logits.flatten(1).double(), counts.flatten(1).double()
+    spread = float(z.std()) if z.numel() > 1 else 0.
+    if not np.isfinite(spread): raise DataError('a logit is not finite (NaN or infinite); the checkpoint is broken or its training diverged.')
+    if spread < 1e-12 or not n.sum(): return dict(tau=0., bits=0.)
+    z = (z - z.mean()) / spread
+    ends = [slope(s * limit, z, n) for s in (-1, 1)]
+    if ends[0] * ends[1] >= 0: tau = -limit if ends[0] < 0 else limit
+    else: tau = brentq(slope, -limit, limit, args=(z, n), xtol=1e-9)
+    return dict(tau=tau / spread, bits=bits_per_fixation(z[:, None], n[:, None], tau))
+
+# %% ../nbs/23_training.ipynb #c0a1b00b
+def position_map(
+    density: torch.Tensor, # (H, W), from `other_images`
+    grid: tuple[int, int], # (h, w)
+) -> torch.Tensor: # (1, h, w), mean zero
+    "Log of the mean fixation density of other images."
+    log_density = torch.nn.functional.adaptive_avg_pool2d(density[None].double(), grid).log()
+    return log_density - log_density.mean()
 
 # %% ../nbs/23_training.ipynb #7151f725
 class BeforeReadout(torch.nn.Module):

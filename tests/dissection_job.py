@@ -1,9 +1,8 @@
-"""A small dissection, to be started as a process of its own by test_dissection.py, or in several by torchrun; with FOLDER it keeps its sums there, and the bits:
+"""A small dissection, to be started as a process of its own by test_dissection.py, or in several by torchrun; with FOLDER it keeps its sums there:
 
     dissection_job.py OUT BATCH SECONDS [FOLDER [reversed]]
 """
 import sys, time
-from pathlib import Path
 import numpy as np, torch
 import torch.distributed as dist
 from torch import nn
@@ -32,14 +31,18 @@ class Blobs(nn.Module):
     def __init__(self): super().__init__(); self.body = nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(), nn.Conv2d(8, 8, 5, 2, 2), nn.ReLU())
     def forward(self, images): return self.body(images)
 
+def model_of_noise():
+    torch.manual_seed(0)
+    return FactorizedSaliency(Blobs(), n_bases=12)
+
 def work(out, batch, seconds, folder=None, order=''):
     regions = Noise(order == 'reversed')
     regions.image_path = lambda i: i
     def read(i, size): time.sleep(seconds); return image(i)
     dissection.read_image = read
-    torch.manual_seed(0); model = FactorizedSaliency(Blobs(), n_bases=12)
+    model = model_of_noise()
     thresholds = adaptive_thresholds(model, torch.stack([image(i) for i in Noise().ids]), batch=batch)
-    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, folder=folder, every=2, bits=folder and Path(folder)/'bits')
+    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, folder=folder, every=2)
     if process()[0] == 0: found.sortby('image').to_netcdf(out, engine='h5netcdf', encoding={k: dict(zlib=False) for k in found.data_vars})
 
 if __name__ == '__main__':

@@ -60,9 +60,9 @@ def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
         assert max((a[k].double() - b[k].double()).abs().max().item() for k in a) < 1e-6
     assert pd.read_csv(tmp_path/'whole/contributions.csv').round(4).equals(pd.read_csv(tmp_path/'killed/contributions.csv').round(4))
     third = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL)
-    assert third.stdout.count('not made again') == 10, third.stdout # every stage
+    assert third.stdout.count('not made again') == 9, third.stdout # every stage
     other = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL, '--quantile', '0.9')
-    assert other.stdout.count('not made again') == 6, other.stdout # training, scores, adjustment (also of the untrained network) and people are unchanged, thresholds and what follows are not
+    assert other.stdout.count('not made again') == 5, other.stdout # training, scores, calibration and people are unchanged, thresholds and what follows are not
 
 def test_control_on_the_fixations_of_other_images(world, tmp_path):
     r = done('run', '--data', world, '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--shuffled', 'true')
@@ -70,7 +70,7 @@ def test_control_on_the_fixations_of_other_images(world, tmp_path):
     summary, kept = json.loads((tmp_path/'run/summary.json').read_text()), {f.name for f in (tmp_path/'run/controls').iterdir()}
     assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled', 'untrained_adjusted.nc', 'shuffled_adjusted.nc'} and summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
     marked = pd.read_csv(tmp_path/'run/controls.csv').fillna(dict(not_beaten=''))
-    assert {c: int((t.not_beaten != '').sum()) for c, t in marked.groupby('claim')} == summary['not_beaten'] and {'untrained', 'shuffled', 'area', 'random names'} <= set(marked)
+    assert {c: int((t.not_beaten != '').sum()) for c, t in marked.groupby('claim')} == summary['not_beaten'] and {'untrained', 'shuffled', 'position', 'random names'} <= set(marked)
     assert pd.read_csv(tmp_path/'run/people.csv').n_images.gt(0).all() and {'people.png', 'controls.png', 'controls_adjusted.png', 'explained.png', 'categories.png'} <= {f.name for f in (tmp_path/'run/figures').iterdir()}
     shown = (tmp_path/'run/model.html').read_text()
     assert 'claims beat all controls' in shown and 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
@@ -80,7 +80,7 @@ def test_papermill_by_hand(tmp_path):
                        env=ENV, capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr
     record = json.loads((tmp_path/'run/run.json').read_text())
-    assert record['parameters']['epochs'] == 1 and set(record['stages']) == {'phase1', 'phase2', 'scores', 'thresholds', 'dissection', 'adjustment', 'contributions', 'people'} and record['versions']['torch'] == torch.__version__.split('+')[0]
+    assert record['parameters']['epochs'] == 1 and set(record['stages']) == {'phase1', 'phase2', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'people'} and record['versions']['torch'] == torch.__version__.split('+')[0]
 
 PLUGIN = '''import torchvision
 from torch import nn
@@ -123,7 +123,7 @@ def test_stages_one_by_one_from_folders_kept_apart(world, tmp_path):
     shutil.copy(world/'scene_graphs.json', tmp_path/'graphs.json')
     parts = [a for name in ('images', 'fixations', 'maps') for a in (f'--{name}', tmp_path/'elsewhere'/name)]
     options = [*parts, '--scene-graphs', tmp_path/'graphs.json', '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--lr', '1e-3']
-    for command_name, file, made_before in (('train', 'phase2/best.safetensors', 0), ('thresholds', 'thresholds.nc', 2), ('dissect', 'alignment.nc', 3), ('contributions', 'contributions.csv', 4)):
+    for command_name, file, made_before in (('train', 'phase2/best.safetensors', 0), ('thresholds', 'thresholds.nc', 2), ('dissect', 'alignment.nc', 3), ('contributions', 'contributions.csv', 5)):
         r = done(command_name, *options)
         assert r.returncode == 0 and (tmp_path/'run'/file).is_file() and r.stdout.count('not made again') == made_before, r.stderr + r.stdout
     r = done('train', *options, '--phase', '0', '--keep', '0,1', '--accumulate', '2', '--patience', '1', '--clip', '1')

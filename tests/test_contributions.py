@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from saliency_nb.bases import build_model, export_authors, save_checkpoint
 from saliency_nb.chance import q_values
 from saliency_nb.contributions import (agreement, contributions, contrast_differences, controls, coverage_study, explain, fold_draws, generated_population, naming_p_values, over_seeds,
-                                       permuted_orders, read_authors, replicated_contributions, routes, sampled, semantic_shares, split_contributions, standardised)
+                                       permuted_orders, read_authors, replicated_contributions, routes, sampled, semantic_shares, single_contrasts, split_contributions)
 from saliency_nb.core import DataError, ParameterError, rng
 
 @pytest.fixture(scope='module')
@@ -47,7 +47,7 @@ def test_single_images_and_folds_agree(population):
     folds = folds.loc[images.index]; enough = images.n_images > 30
     width = (images.high - images.low)[enough]
     assert np.allclose(images.contrast, folds.contrast, atol=1e-5) and (abs(images.low - folds.low)[enough] < .3 * width).all() and (abs(images.high - folds.high)[enough] < .3 * width).all()
-    assert images.contribution_low.isna().all() and np.allclose(standardised(each).mean() * images.contrast.std(), images.contrast[standardised(each).columns], rtol=.02, atol=.02)
+    assert images.contribution_low.isna().all() and np.allclose(single_contrasts(each).mean(), images.contrast[single_contrasts(each).columns], rtol=.02, atol=.02)
 
 def test_too_few_images_give_no_interval(population):
     table = contributions(sampled(population, np.arange(60)), replicates=50, permutations=50)
@@ -87,15 +87,32 @@ def test_differences_and_seeds_need_the_same_images(population):
     a, b = sampled(population, np.arange(300)), sampled(population, np.arange(100, 400))
     with pytest.raises(ParameterError, match='different images'): over_seeds([a, b])
     d = contrast_differences(a, a.assign(fold_contrast=2 * a.fold_contrast, contrast=2 * a.contrast))
-    assert np.allclose(d.difference, 0, atol=1e-6) # units of each model's own
+    assert np.allclose(d.difference, -d['first'], atol=1e-6) # nats: a prediction twice as steep raises everything twice as much
 
-def test_controls_mark_what_does_not_beat_them(population):
-    a = sampled(population, np.arange(900)).assign(inside=lambda d: d.contrast, outside=lambda d: 0 * d.contrast)
-    a['area'] = ('semantic', rng(0, 'area').random(a.sizes['semantic']))
-    marked = controls(a, itself=a)
-    assert marked.not_beaten.str.contains('itself').all()
-    opposite = a.assign(contrast=-a.contrast)
-    assert not controls(a, opposite=opposite).not_beaten.str.contains('opposite').where(controls(a).low * controls(a).high > 0, False).any()
+def contrasts_of(truth, noise, seed, images=60):
+    "An alignment of one basis with given contrasts, nats, and noise from image to image; each image is a fold."
+    values = truth[:, None] + noise * rng(seed, 'contrasts').normal(size=(len(truth), images))
+    names = [f's{c:02d}' for c in range(len(truth))]
+    return xr.Dataset(dict(fold_contrast=(('basis', 'semantic', 'fold'), values[None]), fold_count=(('semantic', 'fold'), np.ones(values.shape, int))), dict(semantic=names))
+
+def test_true_claims_beat_flat_networks_and_false_ones_do_not():
+    "Ten worlds: a network that knows, beside one that knows next to nothing and position; in units of each network's own spread, a flat network would be as loud."
+    truth, true, false = np.r_[np.linspace(.8, 2, 6), -np.linspace(.8, 2, 6), np.zeros(8)], [], []
+    for seed in range(10):
+        knows, flat = contrasts_of(truth, .8, seed), contrasts_of(.05 * rng(seed, 'flat').normal(size=20), .1, seed + 100)
+        marked = controls(knows.assign(fold_position=.1 * contrasts_of(truth, .8, seed + 200).fold_contrast[0]), untrained=flat)
+        passed = (marked.not_beaten == '').sort_index().to_numpy()
+        true += list(passed[:12])
+        false += list(passed[12:])
+    assert np.mean(true) >= .9 and np.mean(false) <= .05, (np.mean(true), np.mean(false))
+
+def test_a_network_does_not_beat_itself_or_a_louder_one(population):
+    a = sampled(population, np.arange(900))
+    assert controls(a, itself=a).not_beaten.eq('itself').all()
+    assert controls(a, louder=a.assign(fold_contrast=1.5 * a.fold_contrast)).not_beaten.eq('louder').all()
+    opposite = controls(a, opposite=a.assign(fold_contrast=-a.fold_contrast))
+    sure = opposite.low * opposite.high > 0
+    assert sure.any() and (opposite.not_beaten[sure] == '').all()
 
 def test_agreement_is_paired(population):
     a = sampled(population, np.arange(900)).assign(inside=lambda d: d.contrast, outside=lambda d: 0 * d.contrast)

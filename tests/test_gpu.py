@@ -1,13 +1,16 @@
 "What may differ on a CUDA device: numbers beside those of the CPU, and a whole run in bfloat16. Continuous integration has no GPU; these run wherever there is one."
-import numpy as np, pandas as pd, pytest, torch
+import sys
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from saliency_nb.adjustment import adjusted_contrasts
 from saliency_nb.bases import build_model, initialise
-from saliency_nb.chance import habits_of
-from saliency_nb.core import rng
-from saliency_nb.dissection import Dissection, dissect
+from saliency_nb.dissection import Alignment, Contrast, dissect
 from saliency_nb.runs import Analysis, analysis_parameters, open_data
-from saliency_nb.thresholds import LogitHistograms, Zoom, adaptive_thresholds
+from saliency_nb.thresholds import adaptive_thresholds
 from saliency_nb.world import make_world
+
+sys.path.append(str(Path(__file__).resolve().parent.parent/'bench'))
+from simulated import Simulated, generated_batches
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 SIZE = 96, 128
@@ -34,26 +37,19 @@ def test_hosts_predict_what_they_predict_on_the_cpu(host):
         wanted = model(images), model.activations(images); model.cuda()
         assert off(model(images.cuda()), wanted[0]) < 1e-3 and off(model.activations(images.cuda()), wanted[1]) < 1e-3
 
-def test_histograms_and_thresholds_are_equal():
-    values = torch.from_numpy(np.stack([g.normal(size=30_000) * 10.**k for k, g in enumerate(rng(0, 'values', i) for i in range(5))])).float()
-    for upper in (True, False):
-        found = []
-        for device in ('cpu', 'cuda'):
-            h = LogitHistograms(5, device=device)
-            for part in values.split(7_000, 1): h.add(part.to(device))
-            found.append((h.state(), *Zoom(h, .8, upper).add(values.to(device)).threshold()))
-        (a, *b), (c, *d) = found
-        assert all(np.array_equal(a[k], c[k]) for k in a) and all(np.array_equal(x, y) for x, y in zip(b, d))
-
-def test_dissection_counts_are_equal(world):
+def test_sums_are_equal():
     "The same logits: counts to the last bit, sums of activations to rounding."
-    habits = habits_of(open_data(world, 0).regions, (12, 16)); totals = {d: Dissection(habits, 8, torch.ones(8, 3, 3, device=d)) for d in ('cpu', 'cuda')}
-    for i, names, masks in habits.masks:
-        z = torch.from_numpy(rng(0, 'logits', i).normal(size=(8, 12, 16))).float()
-        for d, total in totals.items(): total.add_logits(i, names, masks, z.to(d), *(torch.full((8,), v, device=d) for v in (.8, -.8)))
-    for k, v in totals['cpu'].sums.items():
-        if k in ('both', 'active', 'iou', 'scattered', 'pooled', 'fold_iou'): assert np.array_equal(v, totals['cuda'].sums[k]), k
-        else: assert np.allclose(v, totals['cuda'].sums[k], rtol=1e-3, atol=1e-5 * abs(v).max()), k
+    t = xr.DataArray(np.full(8, .8, np.float32), dict(lower=('basis', np.full(8, -.8, np.float32))), ('basis',))
+    found = {}
+    for device in ('cpu', 'cuda'):
+        total, lifted = Alignment(t, 40, device=device), Contrast(8, 40, 30, device=device)
+        for batch in generated_batches(Simulated(30, 40, 9), 8, (12, 16), 30, device=device):
+            total.add(batch)
+            lifted.add(batch)
+        found[device] = total.state() | lifted.state()
+    for k, v in found['cpu'].items():
+        exact = k in ('both', 'either', 'active', 'places', 'compared', 'fold_count')
+        assert np.allclose(v, found['cuda'][k], rtol=0 if exact else 1e-3, atol=0 if exact else 1e-5 * max(abs(v).max(), 1)), k
 
 def test_analysis_of_one_model(world):
     "Thresholds, dissection and adjusted contrast of one model on both devices."

@@ -64,12 +64,12 @@ def test_influence_is_what_leaving_an_image_out_does():
     regions, g = Drawn(30), rng(0, 'noise')
     maps = {i: drawn_map(regions, i) + g.normal(0, .5, (1, *GRID)) for i in regions.ids}
     whole, total = adjusted(maps.items(), regions), Adjustment(regions, 1)
-    for i, m in maps.items(): total.add(i, m)
+    for i, m in maps.items(): total.add_maps(i, m)
     scale = np.trace(total.left[:4, :4]) / 4 # the ridge is relative to it: kept as it was
     for left_out in regions.ids[:5]:
         some = Adjustment(regions, 1)
         for i, m in maps.items():
-            if i != left_out: some.add(i, m)
+            if i != left_out: some.add_maps(i, m)
         again = solved(some, ridge=1e-3 * scale / (np.trace(some.left[:4, :4]) / 4)); one = Adjustment(regions, 1); one.rows = [r for r in total.rows if r[0] == left_out]
         for k in ('left', 'right', 'count'): setattr(one, k, getattr(total, k))
         change = solved(one, folds=1).influence[:, 0].to_series()
@@ -78,7 +78,7 @@ def test_influence_is_what_leaving_an_image_out_does():
 def test_sums_of_parts_are_the_whole():
     regions, g = Drawn(), rng(0, 'parts')
     maps, halves = {i: drawn_map(regions, i) + g.normal(size=(1, *GRID)) for i in regions.ids}, [Adjustment(regions, 1) for _ in range(2)]
-    for k, (i, m) in enumerate(maps.items()): halves[k % 2].add(i, m)
+    for k, (i, m) in enumerate(maps.items()): halves[k % 2].add_maps(i, m)
     merged, whole = solved(Adjustment(regions, 1).merge(halves[0].state()).merge(halves[1].state())), adjusted(maps.items(), regions)
     for k in whole.data_vars: assert np.allclose(merged[k], whole[k], equal_nan=True), k
 
