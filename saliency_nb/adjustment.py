@@ -167,7 +167,7 @@ def solved(
                       dict(basis=np.arange(beta.shape[1]), semantic=np.array(total.regions.semantics)[count > 0]), dict(depth=total.depth, ridge=ridge, images=images, data=fingerprint(sorted(r[0] for r in total.rows), total.regions.semantics, count.tolist())))
 
 def adjusted(
-    maps, # pairs of image id and (N, h, w): a map of the logit per basis, or one map of a log density
+    maps, # pairs of image id and (N, h, w): a map of the log density per basis, or one for all
     regions: Regions, # named regions of these images
     depth: float = .8, # of the cores
     ridge: float = 1e-3, # lambda

@@ -11,6 +11,7 @@ import hashlib
 import numpy as np
 from scipy import stats
 from scipy.cluster.vq import kmeans2
+from scipy.spatial.distance import cdist
 from torch.utils.data import Dataset
 from .core import derived_seed, fingerprint
 from .semantics import Regions
@@ -67,7 +68,12 @@ class Layouts:
         masks: RegionMasks, # of the probe
         most: int = 32, # the most frequent names are looked at
     ):
-        found = [(names, coarse(m, masks.grid).astype(np.float32)) for names, m in (masks[i] for i in range(len(masks)))]
+        found, seen = [], hashlib.sha256()
+        for i in range(len(masks)):
+            names, regions = masks[i]
+            seen.update(str(masks.ids[i]).encode() + names.tobytes() + np.packbits(regions).tobytes())
+            found.append((names, coarse(regions, masks.grid).astype(np.float32)))
+        self.hash = seen.hexdigest()
         image = np.repeat(np.arange(len(found)), [len(n) for n, _ in found])
         name = np.concatenate([n for n, _ in found]) if found else image
         self.count = np.bincount(name, minlength=len(masks.regions.semantics)) # images with each name
@@ -84,7 +90,7 @@ class Layouts:
 
     def fingerprint(self) -> str: # 16 hexadecimal digits
         "Hash of which names are where."
-        return fingerprint(self.count.tolist(), hashlib.sha256(self.cover.tobytes()).hexdigest())
+        return fingerprint(self.hash)
 
 # %% ../nbs/32_chance.ipynb #6c3b000c
 PARTNERS = 4 # images whose regions are brought to an image's own activations
@@ -100,19 +106,19 @@ def main_directions(
 def strata(
     layouts: Layouts, # of the probe
     semantic: int, # its index
-    size: int = 10, # images per stratum, on average
+    size: int = 7, # images per stratum, on average
 ) -> np.ndarray: # (images with the semantic,) number of the stratum
     "Clusters of images by the layout of all other names."
     members = layouts.members[semantic]
     order, found = np.argsort(layouts.rank[members]), np.zeros(len(members), int)
     features = layouts.cover[members[order]][:, layouts.frequent != semantic]
     features = main_directions(features.reshape(len(features), -1).astype(float))
-    k = len(features) // size
-    if k < 2 or np.ptp(features) < 1e-9: return found
+    k = min(len(features) // size, 200)
+    if k < 2 or not features.size or np.ptp(features) < 1e-9: return found
     centres, label = kmeans2(features, k, minit='++', seed=derived_seed(0, 'strata', semantic), missing='warn')
     large = np.flatnonzero(np.bincount(label, minlength=k) > PARTNERS)
     if not len(large): return found
-    near = large[((features[:, None] - centres[large]) ** 2).sum(2).argmin(1)]
+    near = large[cdist(features, centres[large]).argmin(1)]
     found[order] = np.where(np.isin(label, large), label, near)
     return found
 
@@ -164,8 +170,8 @@ def paired_test(
     "Student's test that a mean difference over images is above zero."
     n = np.asarray(n, float)
     variance = (squares - total**2 / np.maximum(n, 1)) / np.maximum(n - 1, 1)
-    tested = (n >= least) & (variance > 1e-12) # a basis that is on everywhere or nowhere cannot be tested
-    t = total / np.sqrt(np.where(tested, variance * n, 1))
+    tested = (n >= least) & (squares > 1e-9) # a basis that makes no difference anywhere cannot be tested
+    t = total / np.sqrt(np.maximum(variance * n, 1e-12)) # the same difference in every image: as sure as can be
     return np.where(tested, stats.t.sf(t, np.maximum(n - 1, 1)), np.nan)
 
 def q_values(

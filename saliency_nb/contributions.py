@@ -8,7 +8,7 @@ __all__ = ['CHOSEN', 'DETECTED', 'NAMED', 'semantic_shares', 'basis_contrasts', 
            'replicated_contributions', 'contribution_interval', 'split_contributions', 'mean_iou', 'permuted_orders',
            'naming_p_values', 'fold_sums', 'contributions', 'position_contrasts', 'published_intervals',
            'generated_population', 'sampled', 'covered_by', 'coverage_study', 'coverage_summary',
-           'statistic_replicates', 'over_seeds', 'shared_semantics', 'single_contrasts', 'contrast_differences',
+           'statistic_replicates', 'over_seeds', 'shared_semantics', 'contrast_differences', 'paired_sums',
            'adjusted_differences', 'paired_interval', 'rank_correlations', 'agreement', 'sign_errors', 'controls',
            'beyond', 'contrast_beyond', 'adjusted_beyond', 'against_random_names', 'region_means', 'people_maps',
            'predicted_maps', 'over_weighting', 'explain', 'raised', 'read_authors']
@@ -42,7 +42,7 @@ def semantic_shares(
 def basis_contrasts(
     alignment: xr.Dataset, # from `dissect`
 ) -> xr.DataArray: # (basis, semantic), summing over bases to C(c)
-    "d[n, c]: by how much basis n lifts the logit on semantic c."
+    "d[n, c]: by how much basis n lifts the log density on semantic c, in nats."
     return alignment.contrast
 
 # %% ../nbs/35_contributions.ipynb #28fee9ca
@@ -233,10 +233,11 @@ def naming_p_values(
 def fold_sums(
     alignment: xr.Dataset, # from `dissect`
 ) -> tuple | None: # sums (C, F) of the contrast of the whole logit, counts (C, F); None where neither folds nor images were kept
-    "Fold sums of the contrast; where there are single images only, each is a fold."
+    "Fold sums of the contrast, in nats; where there are single images only, each is a fold."
     if 'fold_contrast' in alignment:
         parts = torch.from_numpy(alignment.fold_contrast.transpose('basis', 'semantic', 'fold').values)
-        return parts.sum(0, dtype=torch.double).numpy(), alignment.fold_count.transpose('semantic', 'fold').values.astype(float)
+        counts = alignment.fold_sides if 'fold_sides' in alignment else alignment.fold_count # images that have an outside
+        return parts.sum(0, dtype=torch.double).numpy(), counts.transpose('semantic', 'fold').values.astype(float)
     if 'image_contrast' in alignment:
         values = alignment.image_contrast.transpose('semantic', 'image').values
         return np.nan_to_num(values), np.isfinite(values).astype(float)
@@ -257,7 +258,7 @@ def contributions(
     missing = np.full(alignment.sizes['semantic'], np.nan)
     table = dict(semantic=alignment.semantic.values, category=alignment.category.values, contribution=weights @ shares)
     table |= published_intervals(alignment, weights, shares, top, replicates, seed) | dict(contribution_q=q_values(naming_p_values(shares, weights, permutations, seed)))
-    table |= dict(contrast=basis_contrasts(alignment).sum('basis').values if 'contrast' in alignment else missing, low=missing, high=missing, q_value=missing)
+    table |= dict(contrast=basis_contrasts(alignment).sum('basis', min_count=1).values if 'contrast' in alignment else missing, low=missing, high=missing, q_value=missing)
     if (folds := fold_sums(alignment)): table |= dict(zip(('low', 'high'), ratio_interval(*folds, replicates, seed=seed)), q_value=q_values(p_values(*folds)))
     by_itself = adjustment.reindex(semantic=alignment.semantic) if adjustment is not None else {}
     table |= {column: by_itself[k].values if k in by_itself else missing for column, k in (('adjusted', 'effect'), ('adjusted_low', 'low'), ('adjusted_high', 'high'), ('adjusted_q', 'q_value'))}
@@ -269,7 +270,7 @@ def position_contrasts(
     alignment: xr.Dataset, # from `dissect`, with a map of position
 ) -> np.ndarray: # (C,) nats
     "The contrast of each semantic that the mean map of other images gives."
-    return (alignment.fold_position.sum('fold') / alignment.fold_count.sum('fold').clip(min=1)).values
+    return (alignment.fold_position.sum('fold') / alignment.fold_sides.sum('fold').clip(min=1)).values
 
 def published_intervals(alignment, weights, shares, top, replicates, seed) -> dict: # contribution_low, contribution_high, named; (C,) each
     "Interval of I(c), and how often the bases that are named c keep that name: mean over bases, weighted by |w_n| p(c|n)."
@@ -380,7 +381,9 @@ def statistic_replicates(
 ) -> tuple[np.ndarray, np.ndarray]: # estimate (C,), replicates (R, C)
     "C or I, and what it is in every bootstrap sample."
     if column not in ('contrast', 'contribution'): raise ParameterError(f"column '{column}': choose 'contrast' or 'contribution'.")
-    if column == 'contribution': return alignment.weight.values @ semantic_shares(alignment.iou.values, top), replicated_contributions(alignment, alignment.weight.values, draws, top)[0]
+    if column == 'contribution':
+        weights = alignment.weight.values
+        return weights @ semantic_shares(alignment.iou.values, top), replicated_contributions(alignment, weights, draws, top)[0]
     sums, counts = fold_sums(alignment); n = draws @ counts.T
     return sums.sum(1) / counts.sum(1), np.divide(draws @ sums.T, n, out=np.zeros_like(n), where=n > 0)
 
@@ -395,6 +398,7 @@ def over_seeds(
     if len(alignments) < 2: raise ParameterError('one training: give the alignments of two trainings or more for an interval over seeds.')
     names, first = shared_semantics(alignments), alignments[0]
     chosen = [a.sel(semantic=names) for a in alignments]
+    if column == 'contribution': chosen = [a.assign(weight=a.attrs.get('tau', 1.) * a.weight) for a in chosen] # weights of the log density
     draws, s = fold_draws(fold_sums(first)[0].shape[1], replicates, seed), len(alignments)
     values, replicated = zip(*(statistic_replicates(a, column, draws, min(top, len(names))) for a in chosen))
     mean, present = np.mean(values, 0), (fold_sums(chosen[0])[1] > 0).sum(1)
@@ -417,30 +421,33 @@ def shared_semantics(
     return names
 
 # %% ../nbs/35_contributions.ipynb #940efab3
-def single_contrasts(
-    alignment: xr.Dataset, # from `dissect`
-) -> pd.DataFrame: # index: image, or fold; columns: semantic; nats; NaN where it does not contain it; the mean of a column is the contrast
-    "Contrast of every image or fold."
-    single = 'image_contrast' in alignment
-    sums, counts = fold_sums(alignment.drop_vars('fold_contrast', errors='ignore') if single else alignment)
-    typical = counts.sum(1, keepdims=True) / np.maximum((counts > 0).sum(1, keepdims=True), 1) # images per fold
-    values = np.where(counts > 0, sums / np.maximum(typical, 1e-300), np.nan).T
-    return pd.DataFrame(values, alignment.image.values if single else range(sums.shape[1]), alignment.semantic.values)
-
 def contrast_differences(
     first: xr.Dataset, # from `dissect`
     second: xr.Dataset, # of another model on the same images
     seed: int = 0, # of the bootstrap
 ) -> pd.DataFrame: # index: semantic; columns first, second, difference, low, high: nats; q_value; sorted by difference
     "By how much one model raises a semantic more than another, with its 95% interval over images; raises `ParameterError` where they share no image."
-    single = all('image_contrast' in d for d in (first, second))
-    a, b = (single_contrasts(d if single else d.drop_vars('image_contrast', errors='ignore')) for d in (first, second))
-    images, names = a.index.intersection(b.index), a.columns.intersection(b.columns)
-    if not len(images) or not len(names) or not (single or first.attrs.get('data') == second.attrs.get('data')): raise ParameterError('the two models were probed on different images or semantics: there is nothing to compare image by image.')
-    a, b = a.loc[images, names], b.loc[images, names]
-    low, high = bootstrap_interval((a - b).to_numpy(), seed=seed)
-    q = q_values(p_values(np.nan_to_num((a - b).to_numpy()).T, (a - b).notna().to_numpy().T.astype(float)))
-    return pd.DataFrame(dict(first=a.mean(), second=b.mean(), difference=(a - b).mean(), low=low, high=high, q_value=q)).sort_values('difference', ascending=False)
+    (a, b), counts, names = paired_sums(first, second)
+    mean = lambda sums: sums.sum(1) / np.maximum(counts.sum(1), 1)
+    low, high = ratio_interval(a - b, counts, seed=seed)
+    columns = dict(first=mean(a), second=mean(b), difference=mean(a - b), low=low, high=high, q_value=q_values(p_values(a - b, counts)))
+    return pd.DataFrame(columns, pd.Index(names, name='semantic')).sort_values('difference', ascending=False)
+
+def paired_sums(
+    first: xr.Dataset, # from `dissect`
+    second: xr.Dataset, # of another model
+) -> tuple: # sums of both (C, F), counts (C, F), names; F are the images they share, or the folds of the same images
+    "Contrasts of two models, image by image where single images were kept, else fold by fold."
+    names = [s for s in first.semantic.values if s in second.semantic.values]
+    both = [d.sel(semantic=names) for d in (first, second)]
+    single = all('image_contrast' in d for d in both)
+    shared = sorted(set(first.image.values) & set(second.image.values)) if single else []
+    if not names or not (shared if single else first.attrs.get('data') == second.attrs.get('data')):
+        raise ParameterError('the two models were probed on different images or semantics: there is nothing to compare image by image.')
+    if not single: return [fold_sums(d)[0] for d in both], fold_sums(both[0])[1], names
+    a, b = (d.image_contrast.sel(image=shared).transpose('semantic', 'image').values for d in both)
+    known = np.isfinite(a) & np.isfinite(b)
+    return [np.where(known, v, 0.) for v in (a, b)], known.astype(float), names
 
 def adjusted_differences(
     first: xr.Dataset, # from `adjusted_contrasts`

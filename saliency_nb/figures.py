@@ -37,8 +37,8 @@ def save_figure(
     return files
 
 # %% ../nbs/45_figures.ipynb #89b1757f
-PANELS = dict(contrast=('low', 'high', 'q_value', 'contrast C: log density inside minus outside', 'what the model does on it'),
-              adjusted=('adjusted_low', 'adjusted_high', 'adjusted_q', 'adjusted contrast: part of the log density', 'what the name adds by itself'),
+PANELS = dict(contrast=('low', 'high', 'q_value', 'contrast C: inside minus outside', 'what the model does on it'),
+              adjusted=('adjusted_low', 'adjusted_high', 'adjusted_q', 'adjusted contrast', 'what the name adds by itself'),
               contribution=('contribution_low', 'contribution_high', 'contribution_q', "contribution I: sum of basis weights", "what the readout's weights are named"))
 
 def contribution_figure(

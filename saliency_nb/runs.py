@@ -373,7 +373,7 @@ class Analysis:
         check_network(p)
         self.shape = network_shape(p)
         reading = reading_options(p.reading)
-        self.found = open_data(p.data, p.seed, min_images=p.min_images, probe=p.probe, lenient=p.lenient,
+        self.found = open_data(p.data, p.data_seed, min_images=p.min_images, probe=p.probe, lenient=p.lenient,
                                names=names, reading=reading)
         if names: self.need_regions()
         self.check()
@@ -832,7 +832,7 @@ def opened(
     files = [existing_file(run/f, what) for f, what in (('phase2/best.safetensors', 'the model of a run'), ('thresholds.nc', 'the thresholds of a run'), ('alignment.nc', 'the dissection of a run'))]
     load_plugin(p['plugin'])
     reading = reading_options(p['reading'])
-    data = open_data(p['data'], p['seed'], min_images=p['min_images'], lenient=p['lenient'], reading=reading)
+    data = open_data(p['data'], p['data_seed'], min_images=p['min_images'], lenient=p['lenient'], reading=reading)
     return SimpleNamespace(parameters=p, model=load_checkpoint(files[0]).eval(), images=SaliencyDataset(data.val, (p['height'], p['width'])), regions=data.regions,
                            thresholds=xr.load_dataarray(files[1], engine='h5netcdf'), alignment=xr.load_dataset(files[2], engine='h5netcdf'))
 

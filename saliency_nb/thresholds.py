@@ -139,6 +139,12 @@ class ImagesOnly(Dataset):
     ):
         self.images, self.ids = images, list(getattr(images, 'ids', range(len(images))))
 
+    def fingerprint(self) -> str: # 16 hexadecimal digits
+        "Hash of the images, where they are files or a tensor; else of their ids."
+        if torch.is_tensor(self.images): return fingerprint(hashlib.sha256(self.images.numpy().tobytes()).hexdigest())
+        if hasattr(self.images, 'set'): return fingerprint(self.images.set.fingerprint(), self.images.size)
+        return fingerprint([str(i) for i in self.ids])
+
     def __len__(self): return len(self.ids)
 
     def __getitem__(self, i):
@@ -187,9 +193,10 @@ def logit_sample(
 ) -> np.ndarray: # (N, M) float32
     "Logits of every basis at a fixed random sample of the places of the reference images."
     images = ImagesOnly(images)
-    n, (h, w) = basis_logits(model, [images[0][1]]).shape[1], basis_logits(model, [images[0][1]]).shape[2:]
+    first = images[0][1]
+    _, n, h, w = basis_logits(model, [first]).shape
     sample = Sample(n, places_per_image(h * w, len(images), n, **size))
-    stamp = fingerprint('sample', model_fingerprint(model), [str(i) for i in images.ids], sample.wanted)
+    stamp = fingerprint('sample', model_fingerprint(model), images.fingerprint(), list(first.shape), sample.wanted)
     def add(items):
         ids, pictures = zip(*items)
         sample.add(ids, basis_logits(model, list(pictures)))

@@ -453,12 +453,13 @@ def calibrate(
 ) -> dict: # tau, bits: per fixation more than uniform
     "tau by maximum likelihood of fixations."
     z, n = logits.flatten(1).double(), counts.flatten(1).double()
+    z = z - z.mean(1, keepdim=True) # the level of an image does not matter
     spread = float(z.std()) if z.numel() > 1 else 0.
     if not np.isfinite(spread): raise DataError('a logit is not finite (NaN or infinite); the checkpoint is broken or its training diverged.')
     if spread < 1e-12 or not n.sum(): return dict(tau=0., bits=0.)
-    z = (z - z.mean()) / spread
-    ends = [slope(s * limit, z, n) for s in (-1, 1)]
-    if ends[0] * ends[1] >= 0: tau = -limit if ends[0] < 0 else limit
+    z = z / spread
+    if slope(-limit, z, n) <= 0: tau = -limit # the slope only falls
+    elif slope(limit, z, n) >= 0: tau = limit
     else: tau = brentq(slope, -limit, limit, args=(z, n), xtol=1e-9)
     return dict(tau=tau / spread, bits=bits_per_fixation(z[:, None], n[:, None], tau))
 
