@@ -1,4 +1,4 @@
-# make run | test | osie | models | planted | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
+# make run | test | nightly | osie | models | planted | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
 PYTHON := $(shell command -v python3.11 2>/dev/null || command -v python3)
 BIN    := $(CURDIR)/.venv/bin
 READY  := .venv/.ready
@@ -7,7 +7,7 @@ WEIGHTS ?= ../shared/weights/squeezenet1_0_imagenet.safetensors
 UV     := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run osie models planted test prepare notebooks readme docs lock clean
+.PHONY: run osie models planted test nightly prepare notebooks readme docs lock clean
 
 run: $(READY)
 	saliency-nb world data/world
@@ -36,6 +36,10 @@ planted: $(READY)
 
 test: $(READY)
 	pytest -n 2 --dist worksteal
+
+# calibrations with as many draws as their claims need (about 20 minutes); the numbers go to bench/nightly.csv
+nightly: $(READY)
+	NIGHTLY=1 pytest tests/test_effects.py tests/test_dissection.py -k 'position or cover or level or power or neighbour'
 
 # before a commit: package, notebooks and README in step, then everything tested (the tests check the README too)
 prepare: $(READY)

@@ -23,7 +23,7 @@ def visual_genome(n=512, c=1300, folds=200, seed=0): # bases, semantics -> align
     contrast = torch.empty(n, c, folds).normal_(generator=g).mul_(.01).mul_(counts)
     total = counts.sum(1).clamp(min=1)
     pairs = dict(iou=(iou.sum(2) / total).double(), contrast=(contrast.sum(2) / total).double())
-    return xr.Dataset({k: (('basis', 'semantic'), v.numpy()) for k, v in pairs.items()} | dict(fold_iou=(('basis', 'semantic', 'fold'), iou.numpy()), fold_contrast=(('basis', 'semantic', 'fold'), contrast.numpy()),
+    return xr.Dataset({k: (('basis', 'semantic'), v.numpy()) for k, v in pairs.items()} | dict(fold_iou=(('basis', 'semantic', 'fold'), iou.numpy()), fold_contrast=(('semantic', 'fold'), contrast.sum(0).numpy()),
                       fold_count=(('semantic', 'fold'), counts.int().numpy()), count=('semantic', counts.sum(1).int().numpy()), area=('semantic', np.full(c, .1)), weight=('basis', torch.randn(n, generator=g).numpy())),
                       dict(semantic=[f's{i:04d}' for i in range(c)], category=('semantic', ['other'] * c)))
 

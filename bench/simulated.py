@@ -30,28 +30,19 @@ class Simulated(Regions):
         across = (columns >= x[:, None]) & (columns <= (x + w)[:, None])
         return [self.semantics[k] for k in c], down[:, :, None] & across[:, None]
 
-class Given(Batch):
-    "A batch of given maps in the place of a forward pass."
-    def __init__(self, position, logits, parts, names, masks, others):
-        self.position, self.ids, self.logits, self.made = position, [str(i) for i in position], logits, parts
-        device = logits.device
-        self.owner = torch.from_numpy(np.repeat(np.arange(len(names)), [len(n) for n in names])).to(device)
-        self.names = torch.from_numpy(np.concatenate(names)).to(device)
-        self.masks = torch.from_numpy(np.concatenate(masks)).to(device).float()
-        self.others = torch.from_numpy(np.concatenate(others)).to(device).float()
-        self.area = self.masks.sum(1, keepdim=True)
-
 def generated_batches(regions, n, grid, images, size=10, device='cpu'):
-    "Batches of noise, shifted from image to image; the next images' masks are the partners' regions."
+    "Batches of noise, shifted from image to image; other names' masks are the partners' regions and the guests."
     g = torch.Generator().manual_seed(0)
     maps, kernels = torch.randn(3, n, *grid, generator=g).to(device), torch.randn(n, 1, 3, 3, generator=g).to(device)
     index = {s: i for i, s in enumerate(regions.semantics)}
     for start in range(0, images, size):
         position = list(range(start, min(start + size, images)))
-        names, masks = zip(*(regions.masks(i, grid) for i in position))
-        names = [np.array([index[s] for s in row]) for row in names]
-        masks = [m.reshape(len(m), -1) for m in masks]
-        others = [np.stack([np.roll(m, k + 1, 0) for k in range(PARTNERS)], 1) for m in masks]
+        items = []
+        for i in position:
+            names, masks = regions.masks(i, grid)
+            names, masks = np.array([index[s] for s in names]), masks.reshape(len(masks), -1)
+            others = np.stack([np.roll(masks, k + 1, 0) for k in range(PARTNERS)], 1)
+            guests = np.tile(names, PARTNERS), np.roll(np.tile(masks, (PARTNERS, 1)), 1, 0), [str(i)] * PARTNERS * len(names), np.full(PARTNERS * len(names), 1 / PARTNERS)
+            items.append((i, None, names, masks, others, guests))
         logits = torch.stack([maps[i % 3].roll(i % (grid[0] * grid[1]), -1) for i in position])
-        parts = torch.nn.functional.conv2d(torch.sigmoid(logits), kernels, padding=1, groups=n)
-        yield Given(position, logits, parts, names, masks, others)
+        yield Batch(items, [str(i) for i in position], logits, lambda a: torch.nn.functional.conv2d(a, kernels, padding=1, groups=n))

@@ -139,7 +139,7 @@ def control_figure(
     ax.axvline(0, color='black', lw=.8)
     ax.grid(axis='x', alpha=.3)
     ax.spines[['top', 'right']].set_visible(False)
-    what = dict(contrast='contrast C, nats', adjusted='adjusted contrast, nats', contribution='contribution I (share of the readout)')
+    what = dict(contrast='contrast C, nats', local='local part of the contrast C, nats', adjusted='adjusted contrast, nats', contribution='contribution I (share of the readout)')
     ax.set(xlabel=what[column], ylabel='semantic [controls not beaten]')
     fig.legend(loc='outside upper center', ncols=4, frameon=False)
     return fig

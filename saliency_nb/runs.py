@@ -31,7 +31,7 @@ from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
 from .training import NAMES, bits_per_fixation, calibrate, check_training, evaluate, logit_maps, other_images, position_map, preloaded, train, with_activations
-from .thresholds import adaptive_thresholds
+from .thresholds import UsualMaps, adaptive_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
@@ -589,21 +589,31 @@ def calibration(self: Analysis) -> dict: # network: tau, bits, bits_sigmoid; pos
 
 @patch
 def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
-    "thresholds.nc, from the training images."
+    "thresholds.nc and usual.nc, from the training images."
     def make():
-        model = self.models()['phase 2']
-        t = adaptive_thresholds(model, self.sets['train'], self.p.quantile, self.p.batch, folder=self.run/'partial')
-        with whole_file(self.run/'thresholds.nc') as part: t.to_netcdf(part, engine='h5netcdf')
+        for file, found in zip(('thresholds.nc', 'usual.nc'), self.references(self.models()['phase 2'])):
+            with whole_file(self.run/file) as part: found.to_netcdf(part, engine='h5netcdf')
     inputs = dict(phase2=self.phase2(), data=self.data, quantile=self.p.quantile, size=self.size)
-    self.stage('thresholds', self.resumably(make), ['thresholds.nc'], (*CHAPTERS, 'thresholds'), **inputs)
+    self.stage('thresholds', self.resumably(make), ['thresholds.nc', 'usual.nc'], (*CHAPTERS, 'thresholds'), **inputs)
     return xr.load_dataarray(self.run/'thresholds.nc', engine='h5netcdf')
+
+@patch
+def references(self: Analysis,
+    model, # in phase 2
+) -> tuple: # thresholds (basis,); usual maps, as from `UsualMaps.result`
+    "What a model does on the training images, by one pass."
+    usual = UsualMaps()
+    thresholds = adaptive_thresholds(model, self.sets['train'], self.p.quantile, self.p.batch, also=(usual,), folder=self.run/'partial')
+    return thresholds, usual.result()
 
 @patch
 def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
     "alignment.nc, and adjusted.nc from the same pass."
     self.need_regions()
     thresholds, calibration = self.thresholds(), self.calibration()
-    def make(): self.pass_over(self.models()['phase 2'], thresholds, calibration['network']['tau'], 'alignment.nc', 'adjusted.nc')
+    def make():
+        usual = xr.load_dataset(self.run/'usual.nc', engine='h5netcdf')
+        self.pass_over(self.models()['phase 2'], (thresholds, usual), calibration['network']['tau'], 'alignment.nc', 'adjusted.nc')
     inputs = dict(thresholds=self.made['thresholds'], calibration=self.made['calibration'], data=self.data, regions=self.named())
     self.stage('dissection', self.resumably(make), ['alignment.nc', 'adjusted.nc'], DISSECTED, **inputs)
     return xr.load_dataset(self.run/'alignment.nc', engine='h5netcdf')
@@ -611,13 +621,14 @@ def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
 @patch
 def pass_over(self: Analysis,
     model, # in phase 2, on the device
-    thresholds: xr.DataArray, # its own
+    references: tuple, # thresholds and usual maps, its own
     tau: float, # its own
     *files, # in the run folder: for the alignment, for the adjusted contrasts
 ):
     "One pass over the probe; where no image has two objects to compare, the second file says so."
     p, regions = self.p, self.found.regions
-    effects = Adjustment(regions, len(thresholds))
+    thresholds, usual = references
+    effects = Adjustment(regions, len(thresholds), usual)
     position = np.array(self.calibration()['position']['map'])
     seen = *self.found.train.ids, *self.found.select.ids
     alignment = dissect(model, regions, thresholds, self.size, p.batch, trained=seen, tau=tau, position=position,
@@ -753,8 +764,7 @@ def control(self: Analysis,
         (self.run/'controls').mkdir(exist_ok=True)
         model = network().eval().to(self.device)
         tau = calibrate(*logit_maps(model, self.loaded('select'), self.p.batch))['tau']
-        t = adaptive_thresholds(model, self.sets['train'], self.p.quantile, self.p.batch, folder=self.run/'partial')
-        self.pass_over(model, t, tau, *files)
+        self.pass_over(model, self.references(model), tau, *files)
     known = dict(data=self.data, regions=self.named(), size=self.size, quantile=self.p.quantile, calibration=self.made['calibration'])
     self.stage(files[0], self.resumably(make), files, DISSECTED, **known, **inputs)
     return xr.load_dataset(self.run/files[0], engine='h5netcdf')

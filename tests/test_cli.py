@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 import numpy as np
 from scipy.io import savemat
 from saliency_nb.bases import build_model, export_authors
+from saliency_nb.cli import main
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,18 +32,31 @@ def wrong_size(root): p = sorted((root/'images/val').iterdir())[1]; Image.new('R
 def broken_mat(root): p = sorted((root/'fixations/train').iterdir())[5]; p.write_bytes(b'MATLAB 5.0'); return p.name
 
 @pytest.mark.parametrize('harm', [missing_images, corrupt_jpeg, without_fixations, missing_partner, empty_graph, truncated_json, wrong_size, broken_mat], ids=lambda f: f.__name__)
-def test_broken_data_is_one_sentence(world, tmp_path, harm):
+def test_broken_data_is_one_sentence(world, tmp_path, harm, capsys):
     root = tmp_path/'world'; shutil.copytree(world, root)
     name = harm(root)
-    r = done('run', '--data', root, '--out', tmp_path/'run', *SMALL)
-    lines = r.stderr.strip().splitlines()
-    assert r.returncode == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and name in lines[0] and lines[0].endswith('.'), r.stderr
-    assert 'Traceback' not in r.stdout + r.stderr
+    code = main(['contributions', '--data', str(root), '--out', str(tmp_path/'run'), *SMALL])
+    said = capsys.readouterr()
+    lines = said.err.strip().splitlines()
+    assert code == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and name in lines[0] and lines[0].endswith('.'), said.err
+    assert 'Traceback' not in said.out and not (tmp_path/'run/phase1').exists()
 
-@pytest.mark.parametrize('arguments', [['run', '--model', 'resnet'], ['run', '--backbone', 'vgg'], ['run', '--quantile', '1.5'], ['run', '--weights', 'nowhere.pth'], ['run', '--batch', '1000'], ['run', '--top', '99']], ids=lambda a: a[1])
-def test_impossible_parameters_are_one_sentence(world, tmp_path, arguments):
-    r = done(*arguments, '--data', world, '--out', tmp_path/'run', *[a for a in SMALL])
-    assert r.returncode == 1 and len(r.stderr.strip().splitlines()) == 1 and 'Traceback' not in r.stdout + r.stderr, r.stderr
+@pytest.mark.parametrize('arguments', [['--model', 'resnet'], ['--backbone', 'vgg'], ['--quantile', '1.5'], ['--weights', 'nowhere.pth'], ['--batch', '1000'], ['--top', '99']], ids=lambda a: a[0])
+def test_impossible_parameters_are_one_sentence(world, tmp_path, arguments, capsys):
+    code = main(['contributions', *arguments, '--data', str(world), '--out', str(tmp_path/'run'), *SMALL])
+    said = capsys.readouterr()
+    assert code == 1 and len(said.err.strip().splitlines()) == 1 and 'Traceback' not in said.out + said.err, said.err
+    assert not (tmp_path/'run/phase1').exists()
+
+def test_a_run_in_its_notebook_ends_in_one_sentence_too(world, tmp_path):
+    "The same faults inside the kernel that papermill starts: of the data, and of a parameter."
+    root = tmp_path/'world'; shutil.copytree(world, root)
+    name = corrupt_jpeg(root)
+    for arguments, word in ((['--data', root], name), (['--data', world, '--top', '99'], 'top')):
+        r = done('run', *arguments, '--out', tmp_path/'run', *SMALL)
+        lines = r.stderr.strip().splitlines()
+        assert r.returncode == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and word in lines[0], r.stderr
+        assert 'Traceback' not in r.stdout + r.stderr
 
 def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
     whole = done('run', '--data', world, '--out', tmp_path/'whole', *SMALL)

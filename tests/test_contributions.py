@@ -33,7 +33,7 @@ def test_replicates_by_hand(alignment):
     assert np.isclose(kept.sum(1), 4).all()
 
 def test_file_keeps_everything(alignment, tmp_path):
-    scale = {k: dict(dtype='int16', scale_factor=float(abs(alignment[k]).max()) / 32000, _FillValue=-32768) for k in ('fold_iou', 'fold_contrast')}
+    scale = {k: dict(dtype='int16', scale_factor=float(abs(alignment[k]).max()) / 32000, _FillValue=-32768) for k in ('fold_iou',)}
     alignment.to_netcdf(tmp_path/'alignment.nc', engine='h5netcdf', encoding=scale)
     with xr.open_dataset(tmp_path/'alignment.nc', engine='h5netcdf') as read:
         a, b = (contributions(v, replicates=200, permutations=500).set_index('semantic') for v in (alignment, read.load()))
@@ -92,7 +92,7 @@ def test_differences_and_seeds_need_the_same_images(population):
 def test_differences_by_folds_are_as_narrow_as_by_images(population):
     "Folds hold different numbers of images; that is no noise of the difference."
     a, b = sampled(population, np.arange(300)), sampled(population, np.arange(300)).assign_attrs(data='')
-    b = b.assign(fold_contrast=b.fold_contrast - b.fold_count / a.sizes['basis']) # one nat less in every image
+    b = b.assign(fold_contrast=b.fold_contrast - b.fold_count) # one nat less in every image
     d = contrast_differences(a.assign_attrs(data=''), b)
     assert np.allclose(d.difference, 1, atol=1e-5) and np.allclose(d[['low', 'high']].dropna(), 1, atol=1e-5)
 
@@ -100,14 +100,14 @@ def contrasts_of(truth, noise, seed, images=60):
     "An alignment of one basis with given contrasts, nats, and noise from image to image; each image is a fold."
     values = truth[:, None] + noise * rng(seed, 'contrasts').normal(size=(len(truth), images))
     names = [f's{c:02d}' for c in range(len(truth))]
-    return xr.Dataset(dict(fold_contrast=(('basis', 'semantic', 'fold'), values[None]), fold_count=(('semantic', 'fold'), np.ones(values.shape, int))), dict(semantic=names))
+    return xr.Dataset(dict(fold_contrast=(('semantic', 'fold'), values), fold_count=(('semantic', 'fold'), np.ones(values.shape, int))), dict(semantic=names))
 
 def test_true_claims_beat_flat_networks_and_false_ones_do_not():
     "Ten worlds: a network that knows, beside one that knows next to nothing and position; in units of each network's own spread, a flat network would be as loud."
     truth, true, false = np.r_[np.linspace(.8, 2, 6), -np.linspace(.8, 2, 6), np.zeros(8)], [], []
     for seed in range(10):
         knows, flat = contrasts_of(truth, .8, seed), contrasts_of(.05 * rng(seed, 'flat').normal(size=20), .1, seed + 100)
-        marked = controls(knows.assign(fold_position=.1 * contrasts_of(truth, .8, seed + 200).fold_contrast[0]), untrained=flat)
+        marked = controls(knows.assign(fold_position=.1 * contrasts_of(truth, .8, seed + 200).fold_contrast), untrained=flat)
         passed = (marked.not_beaten == '').sort_index().to_numpy()
         true += list(passed[:12])
         false += list(passed[12:])

@@ -1,6 +1,6 @@
 "Interventions and adjusted contrasts on cases whose answer is known."
 import cv2, numpy as np, pandas as pd, pytest, torch
-from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, basis_maps, named_objects, object_design, solved
+from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, basis_maps, jackknife, named_objects, normal_equations, object_design, solved
 from saliency_nb.bases import build_model
 from saliency_nb.contributions import adjusted_differences, basis_contrasts, contrast_differences, generated_population, sampled
 from saliency_nb.core import ParameterError, read_json, rng
@@ -40,9 +40,19 @@ def drawn_map(regions, image, named=2., center=-1.5):
 @pytest.mark.parametrize('depth', [0., .5, .8])
 def test_additive_model_is_recovered_with_nested_names(depth):
     regions = Drawn()
-    found = adjusted(((i, drawn_map(regions, i)) for i in regions.ids), regions, depth, ridge=1e-9)
-    assert np.allclose(found.adjusted[0].to_series()[EFFECTS.index], EFFECTS, atol=1e-5)
-    assert np.isclose(found.named[0], 2, atol=1e-5) and np.isclose(found.center[0], -1.5, atol=1e-5)
+    found = adjusted(((i, drawn_map(regions, i, center=0)) for i in regions.ids), regions, depth, ridge=1e-9)
+    assert np.allclose(found.adjusted[0].to_series()[EFFECTS.index], EFFECTS, atol=1e-5) and np.isclose(found.named[0], 2, atol=1e-5)
+    assert np.isclose(found.place[0], 0, atol=1e-5) and np.isclose(found['size'][0], 0, atol=1e-5)
+    biased = adjusted(((i, drawn_map(regions, i)) for i in regions.ids), regions, depth, ridge=1e-9) # a usual map of sixty images is not exact
+    assert np.allclose(biased.adjusted[0].to_series()[EFFECTS.index], EFFECTS, atol=.15) and biased.place[0] > .5
+
+def total_of(regions, maps, usual=None):
+    "Sums of some images; the usual map, like the network, is given."
+    total = Adjustment(regions, 1)
+    total.inside = {'another image'}
+    usual = np.zeros((1, *GRID)) if usual is None else usual
+    for i, m in maps.items(): total.add_maps([i], dict(lift=torch.from_numpy(m)[None]), dict(lift=torch.from_numpy(usual)))
+    return total
 
 def test_plain_contrast_of_the_same_maps_is_mixed():
     regions = Drawn(); inside = []
@@ -63,23 +73,23 @@ def test_influence_is_what_leaving_an_image_out_does():
     "The jackknife without fitting again, against fitting again."
     regions, g = Drawn(30), rng(0, 'noise')
     maps = {i: drawn_map(regions, i) + g.normal(0, .5, (1, *GRID)) for i in regions.ids}
-    whole, total = adjusted(maps.items(), regions), Adjustment(regions, 1)
-    for i, m in maps.items(): total.add_maps(i, m)
-    scale = np.trace(total.left[:4, :4]) / 4 # the ridge is relative to it: kept as it was
+    usual = np.mean(list(maps.values()), 0)
+    total = total_of(regions, maps, usual)
+    kept, place, left, slight = normal_equations(total, 1e-3)
+    inverse = np.linalg.inv(left + slight)
+    effect = inverse @ total.sums['right'].numpy()[kept, 0]
+    assert np.allclose(effect[:-3], solved(total).effect)
     for left_out in regions.ids[:5]:
-        some = Adjustment(regions, 1)
-        for i, m in maps.items():
-            if i != left_out: some.add_maps(i, m)
-        again = solved(some, ridge=1e-3 * scale / (np.trace(some.left[:4, :4]) / 4)); one = Adjustment(regions, 1); one.rows = [r for r in total.rows if r[0] == left_out]
-        for k in ('left', 'right', 'count'): setattr(one, k, getattr(total, k))
-        change = solved(one, folds=1).influence[:, 0].to_series()
-        assert np.allclose(whole.effect.to_series() - change, again.effect.to_series(), atol=1e-9)
+        rest = total_of(regions, {i: m for i, m in maps.items() if i != left_out}, usual)
+        again = np.linalg.inv(rest.sums['left'].numpy().sum(0)[np.ix_(kept, kept)] + slight) @ rest.sums['right'].numpy()[kept, 0] # the ridge as it was
+        change = jackknife([o for o in total.objects if o[0] == left_out], inverse, effect, place, folds=1)[1][:, 0]
+        assert np.allclose(effect - change, again, atol=1e-9)
 
 def test_sums_of_parts_are_the_whole():
     regions, g = Drawn(), rng(0, 'parts')
-    maps, halves = {i: drawn_map(regions, i) + g.normal(size=(1, *GRID)) for i in regions.ids}, [Adjustment(regions, 1) for _ in range(2)]
-    for k, (i, m) in enumerate(maps.items()): halves[k % 2].add_maps(i, m)
-    merged, whole = solved(Adjustment(regions, 1).merge(halves[0].state()).merge(halves[1].state())), adjusted(maps.items(), regions)
+    maps = {i: drawn_map(regions, i) + g.normal(size=(1, *GRID)) for i in regions.ids}
+    halves = [total_of(regions, dict(list(maps.items())[k::2])).state() for k in range(2)]
+    merged, whole = solved(Adjustment(regions, 1).merge(halves[0]).merge(halves[1])), solved(total_of(regions, maps))
     for k in whole.data_vars: assert np.allclose(merged[k], whole[k], equal_nan=True), k
 
 def test_objects_partition_the_grid_and_the_smaller_box_is_in_front():
@@ -94,12 +104,13 @@ def test_objects_partition_the_grid_and_the_smaller_box_is_in_front():
 
 def test_an_image_without_regions_adds_nothing():
     regions, g = Drawn(), rng(0, 'empty')
-    maps = {i: drawn_map(regions, i) + g.normal(size=(1, *GRID)) for i in regions.ids}; before = adjusted(maps.items(), regions)
+    maps = {i: drawn_map(regions, i) + g.normal(size=(1, *GRID)) for i in regions.ids}
+    before = solved(total_of(regions, maps))
     regions.made['empty'] = {}; drawn = regions.masks
     regions.masks = lambda image, grid: ([], np.zeros((0, *grid), bool)) if image == 'empty' else drawn(image, grid)
     names, masks = named_objects(regions, 'empty', GRID)
     assert masks.all() and not names.any()
-    after = adjusted([*maps.items(), ('empty', maps['0'])], regions)
+    after = solved(total_of(regions, maps | dict(empty=maps['0'])))
     assert np.allclose(after.effect, before.effect) and np.allclose(after.low, before.low, atol=1e-3)
 
 def test_nothing_to_compare_is_an_error():
@@ -208,7 +219,7 @@ def test_differences_of_adjusted_contrasts_hold_and_find():
         d = adjusted_differences(first, second); wrong += (d.low > 0).sum() + (d.high < 0).sum(); seen.append(len(d))
         if r == 0:
             assert (adjusted_differences(first, first).q_value == 1).all() and (adjusted_differences(first, first).difference == 0).all()
-            changed = adjusted_differences(first, other); assert changed.difference.idxmin() == 'car' and changed.q_value['car'] < .001
+            changed = adjusted_differences(first, other); assert changed.difference.idxmin() == 'car' and changed.q_value['car'] < .05
     assert .01 < wrong / sum(seen) < .1 # nominal 5%
     with pytest.raises(ParameterError, match='different images'): adjusted_differences(first, adjusted(list(maps(1))[:30], regions))
 
