@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['FOLDS', 'SEPARATING', 'RESPONDS', 'boxed_objects', 'masked_objects', 'named_objects', 'core_cells', 'object_design',
-           'centred', 'without', 'Adjustment', 'unpacked', 'separating', 'aliases', 'normal_equations', 'jackknife',
-           'student_interval', 'identified', 'solved', 'coefficients', 'activation_sums', 'responses', 'responding',
-           'fold_errors', 'group_sums', 'adjusted', 'shown', 'basis_maps', 'usual_maps', 'adjusted_contrasts']
+           'centred', 'without', 'Adjustment', 'unpacked', 'separating', 'aliases', 'images_with', 'normal_equations',
+           'jackknife', 'student_interval', 'identified', 'solved', 'coefficients', 'activation_sums', 'responses',
+           'responding', 'fold_errors', 'group_sums', 'adjusted', 'shown', 'basis_maps', 'usual_maps',
+           'adjusted_contrasts']
 
 # %% ../nbs/34_adjustment.ipynb #cef9b5c2
 import cv2, numpy as np, pandas as pd, torch, xarray as xr
@@ -18,7 +19,7 @@ from .core import ParameterError, fingerprint, rng
 from .fixations import read_image
 from .bases import FactorizedSaliency
 from .training import process
-from .thresholds import Accumulator, UsualMaps, basis_logits, model_fingerprint, summed
+from .thresholds import Accumulator, UsualMaps, basis_logits, model_fingerprint
 from .semantics import BoxRegions, Regions, box_coverage, covered
 from .chance import fold_of, q_values
 from .dissection import Batch, lifted, one_pass, open_probe, over_regions
@@ -79,12 +80,13 @@ def object_design(
     size = np.log(masks.mean((1, 2)))
     return np.column_stack([names, names.any(1), size]).astype(float), cells
 
-# %% ../nbs/34_adjustment.ipynb #44e3e194
-FOLDS = 20 # parts of the images that the sums of activations are kept in
-
+# %% ../nbs/34_adjustment.ipynb #7e220014
 def centred(values): # (R, ...)
     "Deviations from the image's mean, so weighted that images count alike, however many objects they have."
     return (values - values.mean(0)) / np.sqrt(len(values))
+
+# %% ../nbs/34_adjustment.ipynb #44e3e194
+FOLDS = 20 # parts of the images that the sums of activations are kept in
 
 def without(total, own, images, seen): # sums (R, N) over `images` images; own (R, N); is this image one of them?
     "The mean of the other images."
@@ -98,7 +100,8 @@ class Adjustment(Accumulator):
         usual: xr.Dataset | None = None, # from `UsualMaps`: sum of activations; None: position is not held fixed
         depth: float = .8, # of the cores
     ):
-        self.regions, self.depth, self.usual, self.objects = regions, depth, usual, []
+        self.regions, self.depth, self.usual = regions, depth, usual
+        self.lifted, self.objects = None, []
         self.stamp = fingerprint(depth, usual is not None)
         self.inside = set() if usual is None else set(usual.image.values.tolist())
         P = len(regions.semantics) + 3
@@ -112,9 +115,10 @@ class Adjustment(Accumulator):
         self.sums['level'] += a.sum((0, 2, 3)).cpu()
         self.sums['square'] += (a**2).sum((0, 2, 3)).cpu()
         self.sums['places'] += a[:, 0].numel()
-        total = None if self.usual is None else torch.from_numpy(self.usual.total.values)[None].to(batch.logits)
-        usual = dict(lift=batch.lift(total).sum(1), on=total[0]) if total is not None else None
-        self.add_maps(batch.ids, dict(lift=batch.parts, on=batch.activations), usual)
+        if self.usual is not None and self.lifted is None: # once: it is the same in every batch
+            total = torch.from_numpy(self.usual.total.values)[None].to(batch.logits)
+            self.lifted = dict(lift=batch.lift(total).sum(1), on=total[0])
+        self.add_maps(batch.ids, dict(lift=batch.parts, on=batch.activations), self.lifted)
 
     def add_maps(self,
         ids: list, # of the images
@@ -129,8 +133,9 @@ class Adjustment(Accumulator):
         y = {k: over_regions(v.flatten(2), there, rows).double().cpu().numpy() for k, v in maps.items()}
         u = {k: (there @ v.flatten(1).T).double().cpu().numpy() for k, v in usual.items()} if usual else None
         for b, (image, design) in enumerate(zip(ids, designs)):
-            at = owner == b
-            self.add_objects(image, design, {k: v[at] for k, v in y.items()}, {k: v[at] for k, v in u.items()} if u else None)
+            own = {k: v[owner == b] for k, v in y.items()}
+            others = {k: v[owner == b] for k, v in u.items()} if u else None
+            self.add_objects(image, design, own, others)
 
     def add_objects(self,
         image: str, # id
@@ -143,7 +148,8 @@ class Adjustment(Accumulator):
         place = without(usual['lift'], y['lift'].sum(1, keepdims=True), images, seen) if usual else np.zeros((len(design), 1))
         design = np.column_stack([design, place])
         columns, f = np.flatnonzero(design.any(0)), fold_of(image, FOLDS)
-        X, v, s = centred(design[:, columns]), centred(y['lift']), {k: v.numpy() for k, v in self.sums.items()}
+        s = {k: v.numpy() for k, v in self.sums.items()}
+        X, v = centred(design[:, columns]), centred(y['lift'])
         s['left'][f][np.ix_(columns, columns)] += X.T @ X
         s['right'][columns] += X.T @ v
         self.objects.append((str(image), columns, X, v.sum(1)))
@@ -172,7 +178,7 @@ class Adjustment(Accumulator):
 
     def share(self):
         "Sum over the processes that work together."
-        for v in self.sums.values(): summed(v)
+        super().share()
         objects = [None] * process()[1]
         dist.all_gather_object(objects, self.objects)
         self.objects = sum(objects, [])
@@ -221,6 +227,13 @@ def aliases(
     return np.where(open_ & (size[group] > 1), group, -1)
 
 # %% ../nbs/34_adjustment.ipynb #7e22000a
+def images_with(
+    total: Adjustment, # of all images
+) -> np.ndarray: # (C,)
+    "Images with each name."
+    C = len(total.regions.semantics)
+    return np.bincount(np.concatenate([columns for _, columns, _, _ in total.objects]), minlength=C)[:C]
+
 def normal_equations(
     total: Adjustment, # of all images
     ridge: float, # lambda, relative to the mean variance of a name
@@ -230,7 +243,7 @@ def normal_equations(
     C = len(left) - 3
     if not left[:C, :C].any():
         raise ParameterError('no image has two objects with different names: there is nothing to compare within an image; use the plain contrast.')
-    seen = np.bincount(np.concatenate([c for _, c, _, _ in total.objects]), minlength=C)[:C] > 0
+    seen = images_with(total) > 0
     kept, place = np.r_[np.flatnonzero(seen), C:C + 3], np.full(C + 3, -1)
     place[kept] = np.arange(len(kept))
     scale = np.trace(left[:C, :C]) / seen.sum()
@@ -287,7 +300,7 @@ def solved(
     total: Adjustment, # of all images
     ridge: float = 1e-3, # lambda, relative to the mean variance of a name
     level: float = .95, # of the intervals
-) -> xr.Dataset: # (basis, semantic) adjusted, on, on_frequency; (semantic) effect: sum of adjusted, low, high, p_value, q_value, count, separating, group, group_separating; (semantic, fold) influence; (basis) named, size, place
+) -> xr.Dataset: # (basis, semantic) adjusted, on, on_frequency; (semantic) effect, low, high, p_value, q_value, count, separating, group, group_separating; (semantic, fold) influence; (basis) named, size, place
     "beta[n, c], and intervals of its sum over n; raises `ParameterError` where nothing can be compared."
     kept, place, left, slight = normal_equations(total, ridge)
     inverse = np.linalg.inv(left + slight)
@@ -295,10 +308,11 @@ def solved(
     known = identified(total, place, left)
     error, influence = jackknife(total.objects, inverse, beta.sum(1), place)
     low, high, p = student_interval(beta[:-3].sum(1), error[:-3], known['separating'], level)
-    count = np.bincount(np.concatenate([c for _, c, _, _ in total.objects]), minlength=len(place))[kept[:-3]]
+    count = images_with(total)[kept[:-3]]
     per_name = dict(effect=beta[:-3].sum(1), low=low, high=high, p_value=p, q_value=q_values(p), count=count) | known
     found = {k: ('semantic', v) for k, v in per_name.items()} | dict(influence=(('semantic', 'fold'), influence[:-3]))
-    found |= {k: ('basis', v) for k, v in zip(('named', 'size', 'place'), beta[-3:])} | dict(adjusted=(('basis', 'semantic'), beta[:-3].T))
+    found |= {k: ('basis', v) for k, v in zip(('named', 'size', 'place'), beta[-3:])}
+    found |= dict(adjusted=(('basis', 'semantic'), beta[:-3].T))
     found |= {k: (('basis', 'semantic'), v) for k, v in responses(total, kept[:-1], slight[:-1, :-1]).items()}
     data = fingerprint(sorted(o[0] for o in total.objects), total.regions.semantics, count.tolist())
     coords = dict(basis=np.arange(beta.shape[1]), semantic=np.array(total.regions.semantics)[kept[:-3]])

@@ -16,7 +16,7 @@ import numpy as np, torch, xarray as xr
 from torch.utils.data import Dataset
 from .core import DataError, ParameterError, fingerprint, read_json, versions, write_json
 from .fixations import read_image
-from .bases import FactorizedSaliency, basis_weights, readout_kernels
+from .bases import FactorizedSaliency, basis_saliency, basis_weights
 from .thresholds import Accumulator, Together, accumulate, basis_logits, model_fingerprint
 from .semantics import Regions
 from .chance import PARTNERS, Guests, Layouts, Partners, RegionMasks, fold_of, paired_test, q_values
@@ -89,8 +89,8 @@ def lifted(
     tau: float = 1., # log density per logit
 ) -> torch.Tensor: # (B, N, h, w)
     "tau l_n, each basis's part of the log density, in nats."
-    kernels = (tau * readout_kernels(model)).to(activations)[:, None]
-    return torch.nn.functional.conv2d(activations, kernels, padding=1, groups=len(kernels))
+    parts = basis_saliency(model, activations.to(model.bases.weight))
+    return tau * parts.to(activations)
 
 class Placed:
     "Regions on the images of a batch."
@@ -350,7 +350,7 @@ def contrasts(
     s = {k: v.cpu().numpy() for k, v in total.sums.items()}
     folds = {k: v.reshape(-1, total.folds) for k, v in s.items() if k.startswith('fold_')}
     for k in ('fold_count', 'fold_sides'): folds[k] = folds[k].round().astype(int)
-    folds['fold_elsewhere'][s['hosted'] == 0] = np.nan
+    folds['fold_elsewhere'] = np.where(s['hosted'][:, None] > 0, folds['fold_elsewhere'], np.nan)
     def mean(k, n): # nothing to compare: NaN
         n = n[:, None]
         return np.where(n > 0, s[k] / np.maximum(n, 1), np.nan)

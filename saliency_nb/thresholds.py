@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['BINS', 'two_tails', 'sampled_places', 'Accumulator', 'summed', 'Sample', 'UsualMaps', 'Together', 'accumulate',
-           'ImagesOnly', 'basis_logits', 'model_fingerprint', 'places_per_image', 'logit_sample', 'usual_maps',
-           'check_quantile', 'sample_thresholds', 'adaptive_thresholds', 'write_distribution', 'distribution_masses',
-           'read_distribution']
+           'ImagesOnly', 'basis_logits', 'model_fingerprint', 'places_per_image', 'logit_sample', 'check_quantile',
+           'sample_thresholds', 'adaptive_thresholds', 'write_distribution', 'distribution_masses', 'read_distribution']
 
 # %% ../nbs/30_thresholds.ipynb #2d1b12f2
 import hashlib
@@ -255,18 +254,6 @@ def logit_sample(
     return sample.result()
 
 # %% ../nbs/30_thresholds.ipynb #5d2a4f16
-def usual_maps(
-    model: FactorizedSaliency, # in phase 1 or 2
-    images, # reference images, as for `ImagesOnly`
-    batch: int = 10, # images per forward pass
-) -> xr.Dataset: # as from `UsualMaps.result`
-    "The usual maps of a model, by a pass of its own."
-    usual, images = UsualMaps(), ImagesOnly(images)
-    def add(items):
-        ids, pictures = zip(*items)
-        usual.add(ids, basis_logits(model, list(pictures)))
-    return accumulate(usual, images, add, batch).result()
-
 def check_quantile(quantile):
     "Raise `ParameterError` where it is no share."
     if 0 < quantile < 1: return

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch, xarray as xr
 from scipy import ndimage
 from dissection_job import Noise, model_of_noise
+from given import Given, batch_of, no_pictures
 from nightly import NIGHTLY, noted
 from saliency_nb.chance import PARTNERS, Layouts, RegionMasks, paired_test, partners, q_values, strata
 from saliency_nb.core import DataError, rng
-from saliency_nb import dissection
-from saliency_nb.dissection import Alignment, Batch, Contrast, Probe, alignments, contrasts, over_regions
+from saliency_nb.dissection import Alignment, Contrast, Probe, alignments, contrasts, over_regions
 from saliency_nb.semantics import Regions
 from saliency_nb.thresholds import adaptive_thresholds, logit_sample, sample_thresholds, two_tails
 
@@ -65,25 +65,6 @@ def test_any_order(tmp_path, one):
     same(tmp_path/'reversed.nc', one)
 
 # against plain loops
-
-class Given(Regions):
-    "Regions given as arrays."
-    def __init__(self, found):
-        super().__init__({f'image_{i}': '' for i in range(len(found))}, sorted({n for f in found for n in f}), [])
-        self.found = found
-    def masks(self, i, grid):
-        f = self.found[int(i.split('_')[1])]
-        return list(f), np.stack(list(f.values())) if f else np.zeros((0, *grid), bool)
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    "Maps are given; nothing is read."
-    monkeypatch.setattr(dissection, 'read_image', lambda path, size: None)
-
-def batch_of(probe, logits, parts, positions):
-    "What a forward pass would make of given maps."
-    at = list(map(int, positions))
-    return Batch([probe[i] for i in at], [probe.ids[i] for i in at], logits[at], lambda activations: parts[at])
 
 @pytest.mark.parametrize('seed', range(6))
 def test_sums_against_loops(seed, no_pictures):

@@ -1,25 +1,16 @@
 "What a name adds by itself, and what its place adds, on simulated maps whose answer is known."
 import cv2, numpy as np, pandas as pd, pytest, torch, xarray as xr
 from scipy import ndimage
+from given import Given, batch_of, no_pictures
 from nightly import NIGHTLY, noted
-from saliency_nb import dissection
 from saliency_nb.adjustment import SEPARATING, Adjustment, adjusted, group_sums, object_design, responding, solved
 from saliency_nb.contributions import contributions, local_sums, p_values
 from saliency_nb.core import rng
-from saliency_nb.dissection import Alignment, Batch, Contrast, Probe, alignments, contrasts
+from saliency_nb.dissection import Alignment, Contrast, Probe, alignments, contrasts
 from saliency_nb.semantics import BoxRegions, Regions
 from saliency_nb.world import log_density, named_boxes, random_weights, sample_scene
 
 GRID = (18, 24)
-
-class Given(Regions):
-    "Regions given as arrays."
-    def __init__(self, found):
-        super().__init__({f'image_{i}': '' for i in range(len(found))}, sorted({n for f in found for n in f}), [])
-        self.found = found
-    def masks(self, i, grid):
-        f = self.found[int(i.split('_')[1])]
-        return list(f), np.stack(list(f.values())) if f else np.zeros((0, *grid), bool)
 
 def box(middle, half):
     y, x = np.mgrid[:GRID[0], :GRID[1]]
@@ -71,16 +62,6 @@ def test_no_name_adds_anything_where_only_position_does():
         noted(f'adjusted contrast, only position: {k}', tests=len(table), false_positives=wrong, largest_bias_nats=bias)
         assert wrong <= (.08 if NIGHTLY else .11) and bias < (.05 if NIGHTLY else .15), (k, wrong, bias)
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    "Maps are given; nothing is read."
-    monkeypatch.setattr(dissection, 'read_image', lambda path, size: None)
-
-def batches(probe, logits, parts, size=25):
-    for k in range(0, len(probe), size):
-        at = list(range(k, min(k + size, len(probe))))
-        yield Batch([probe[i] for i in at], [probe.ids[i] for i in at], logits[at], lambda a: parts[at])
-
 def test_the_local_part_of_a_contrast_is_zero_where_only_position_speaks(no_pictures):
     plain, local, values = {k: [] for k in BIAS}, {k: [] for k in BIAS}, {k: [] for k in BIAS}
     for seed in range(125 if NIGHTLY else 25):
@@ -90,7 +71,7 @@ def test_the_local_part_of_a_contrast_is_zero_where_only_position_speaks(no_pict
         maps = torch.from_numpy(smooth(rng(seed, 'local'), (100,))[:, None]).float()
         for k, b in BIAS.items():
             total, z = Contrast(1, len(regions.semantics), 100), maps + torch.from_numpy(b).float()
-            for batch in batches(probe, z, z): total.add(batch)
+            for start in range(0, 100, 25): total.add(batch_of(probe, z, z, range(start, start + 25)))
             found = xr.Dataset(contrasts(total))
             sums, counts = local_sums(found)
             assert np.allclose(found.contrast.sum('basis'), found.elsewhere.sum('basis') + sums.sum(1) / counts.sum(1), atol=1e-9) # C = C_pos + C_loc
@@ -216,8 +197,7 @@ def test_a_basis_is_named_by_what_it_detects_and_not_by_its_neighbour(no_picture
         usual = xr.Dataset(dict(total=(('basis', 'y', 'x'), torch.sigmoid(z).double().sum(0).numpy())), dict(image=list(map(str, regions.ids))))
         overlap, effect = Alignment(thresholds, len(regions.semantics)), Adjustment(regions, n, usual)
         for k in range(0, len(probe), 40):
-            at = list(range(k, min(k + 40, len(probe))))
-            batch = Batch([probe[i] for i in at], [probe.ids[i] for i in at], z[at], lambda a: a)
+            batch = batch_of(probe, z, None, range(k, min(k + 40, len(probe))))
             overlap.add(batch)
             effect.add(batch)
         q = alignments(overlap, probe.layouts.count)['q_value'][1]
