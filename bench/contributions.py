@@ -11,7 +11,8 @@ import argparse, json, resource, sys, time
 from pathlib import Path
 import numpy as np, torch, xarray as xr
 from saliency_nb.core import rng, versions
-from saliency_nb.contributions import contributions, coverage_study, coverage_summary, generated_population, semantic_shares
+from saliency_nb.contributions import contributions, semantic_shares
+from saliency_nb.uncertainty import coverage_study, coverage_summary, generated_population
 
 SECONDS, GIGABYTES = 30, 6 # limits
 

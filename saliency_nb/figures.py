@@ -18,7 +18,8 @@ from scipy.stats import spearmanr
 from .core import ParameterError, read_table, whole_file
 from .fixations import MEAN, STD
 from .bases import FactorizedSaliency, basis_saliency
-from .contributions import NAMED, beyond_chance, contributions, raised, read_authors
+from .contributions import beyond_chance, contributions, read_authors
+from .explain import NAMED, raised
 
 # %% ../nbs/45_figures.ipynb #97182aa9
 CATEGORY_COLORS = dict(action='#E69F00', social='#D55E00', animal='#8C564B', vehicle='#56B4E9', clothing='#CC79A7', text='#000000', sky='#0072B2', ground='#009E73', scene='#7F7F7F', color='#F0E442', other='#C7C7C7')

@@ -35,7 +35,8 @@ from .thresholds import UsualMaps, adaptive_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
-from .contributions import contributions as contribution_table, over_weighting, people_maps, predicted_maps, region_means
+from .contributions import contributions as contribution_table
+from .people import over_weighting, people_maps, predicted_maps, region_means
 
 # %% ../nbs/56_runs.ipynb #b228ee08
 class RunFolder:

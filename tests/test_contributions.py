@@ -3,8 +3,10 @@ import json
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from saliency_nb.bases import build_model, export_authors, save_checkpoint
 from saliency_nb.chance import q_values
-from saliency_nb.contributions import (agreement, contributions, contrast_differences, controls, coverage_study, explain, fold_draws, generated_population, naming_p_values, over_seeds,
-                                       permuted_orders, read_authors, replicated_contributions, routes, sampled, semantic_shares, split_contributions)
+from saliency_nb.contributions import contributions, fold_draws, naming_p_values, permuted_orders, read_authors, replicated_contributions, routes, semantic_shares, split_contributions
+from saliency_nb.explain import explain
+from saliency_nb.uncertainty import agreement, contrast_differences, coverage_study, generated_population, over_seeds, sampled
+from saliency_nb.controls import controls
 from saliency_nb.core import DataError, ParameterError, rng
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,8 @@
 import cv2, numpy as np, pandas as pd, pytest, torch
 from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, basis_maps, jackknife, named_objects, normal_equations, object_design, solved
 from saliency_nb.bases import build_model
-from saliency_nb.contributions import adjusted_differences, basis_contrasts, contrast_differences, generated_population, sampled
+from saliency_nb.contributions import basis_contrasts
+from saliency_nb.uncertainty import adjusted_differences, contrast_differences, generated_population, sampled
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon

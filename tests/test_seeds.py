@@ -1,6 +1,6 @@
 "Several trainings on the same images: the seed of the training and that of the data are two things."
 import numpy as np, pytest
-from saliency_nb.contributions import contrast_differences, over_seeds
+from saliency_nb.uncertainty import contrast_differences, over_seeds
 from saliency_nb.runs import Analysis
 from saliency_nb.world import make_world
 
