@@ -109,9 +109,11 @@ def ratio_interval(
     replicates: int = 1000, # bootstrap samples
     level: float = .95, # coverage asked for
     seed: int = 0, # of the resampling
-) -> np.ndarray: # (2, C), NaN where fewer than five folds contain the semantic
+    present: np.ndarray | None = None, # (C,) number of folds that it rests on; None: those that contain the semantic
+) -> np.ndarray: # (2, C), NaN where it rests on fewer than five folds
     "Expanded percentile interval of a mean over images, from fold sums."
-    draws, present = fold_draws(sums.shape[1], replicates, seed), (counts > 0).sum(1)
+    draws = fold_draws(sums.shape[1], replicates, seed)
+    if present is None: present = (counts > 0).sum(1)
     n = draws @ counts.T
     means = np.divide(draws @ sums.T, n, out=np.zeros_like(n), where=n > 0)
     return np.where(present >= FEWEST, tails(means, expanded_tail(present, level)), np.nan)
@@ -128,9 +130,11 @@ def bootstrap_interval(
 def p_values(
     sums: np.ndarray, # (C, F), as for `ratio_interval`
     counts: np.ndarray, # (C, F)
-) -> np.ndarray: # (C,), two-sided; NaN where fewer than five folds contain the semantic
+    present: np.ndarray | None = None, # (C,), as for `ratio_interval`
+) -> np.ndarray: # (C,), two-sided; NaN where it rests on fewer than five folds
     "Student's test that a mean over images is zero, from fold sums (linearised standard error of a ratio)."
-    total, n = counts.sum(1), (counts > 0).sum(1)
+    total = counts.sum(1)
+    n = (counts > 0).sum(1) if present is None else present
     mean = sums.sum(1) / np.maximum(total, 1)
     error = np.sqrt(((sums - mean[:, None] * counts)**2).sum(1) * n / np.maximum(n - 1, 1)) / np.maximum(total, 1)
     p = 2 * student.sf(np.abs(mean) / np.maximum(error, 1e-300), np.maximum(n - 1, 1))
@@ -252,7 +256,7 @@ def contributions(
     found |= published_intervals(alignment, weights, shares, top, replicates, seed)
     found |= dict(contribution_q=q_values(naming_p_values(shares, weights, permutations, seed)))
     if 'contrast' in alignment: found |= dict(contrast=basis_contrasts(alignment).sum('basis', min_count=1).values)
-    if (folds := fold_sums(alignment)): found |= with_interval(folds, replicates, seed)
+    if (folds := fold_sums(alignment)): found |= with_interval(*folds, replicates, seed)
     if 'fold_elsewhere' in alignment: found |= local_columns(alignment, replicates, seed)
     if 'fold_position' in alignment: found |= dict(position=position_contrasts(alignment))
     found |= {column: alignment[k].values for column, k in dict(n_images='count', area='area', spread='spread').items() if k in alignment}
@@ -272,27 +276,31 @@ COLUMNS = dict(
     separating='effective number of images that tell it from other names', aliases='names that it cannot be told from',
     n_images='images that contain c', area='mean share of the grid', spread='of the middles of its regions, sides of the image')
 
-def with_interval(sums, replicates, seed, prefix='') -> dict: # low, high, q_value
+def with_interval(sums, counts, replicates, seed, prefix='', present=None) -> dict: # low, high, q_value
     "Interval and q-values of a mean over images."
-    low, high = ratio_interval(*sums, replicates, seed=seed)
-    q = q_values(p_values(*sums))
+    low, high = ratio_interval(sums, counts, replicates, seed=seed, present=present)
+    q = q_values(p_values(sums, counts, present))
     return {f'{prefix}low': low, f'{prefix}high': high, f'{prefix}q' if prefix else 'q_value': q}
 
 def local_sums(
     alignment: xr.Dataset, # from `dissect`
-) -> tuple: # sums (C, F), counts (C, F)
-    "Fold sums of the contrast minus that of the same regions on images that lack the semantic, in nats; NaN where no image lacks it."
+) -> tuple: # sums (C, F), counts (C, F); present (C,), folds that C_loc rests on: with the semantic, or without, if these are fewer
+    "Fold sums of the contrast minus that of the same regions on images that lack the semantic, nats; NaN where no image lacks it."
     sums, counts = fold_sums(alignment)
-    elsewhere, hosts, visits = (alignment[k].transpose('semantic', 'fold').values for k in ('fold_elsewhere', 'fold_hosts', 'fold_visits'))
+    of = lambda k: alignment[k].transpose('semantic', 'fold').values
+    hosts, visits = of('fold_hosts'), of('fold_visits')
     mean = hosts.sum(1, keepdims=True) / np.maximum(visits.sum(1, keepdims=True), 1)
-    return sums - elsewhere - (hosts - mean * visits), counts # the last part adds up to zero: which images lack it is chance, too
+    chance = hosts - mean * visits # adds up to zero: which images lack the semantic is chance, too
+    present = np.minimum((counts > 0).sum(1), (visits > 0).sum(1))
+    return sums - of('fold_elsewhere') - chance, counts, present
 
 def local_columns(alignment, replicates, seed) -> dict: # elsewhere, local, local_low, local_high, local_q
     "What the place gives, and what remains."
-    sums, counts = local_sums(alignment)
+    sums, counts, present = local_sums(alignment)
     n = np.where(counts.sum(1) > 0, counts.sum(1), np.nan)
     elsewhere = alignment.fold_elsewhere.transpose('semantic', 'fold').values.sum(1) / n
-    return dict(elsewhere=elsewhere, local=sums.sum(1) / n) | with_interval((sums, counts), replicates, seed, 'local_')
+    known = with_interval(sums, counts, replicates, seed, 'local_', present)
+    return dict(elsewhere=elsewhere, local=sums.sum(1) / n) | known
 
 def adjusted_columns(adjustment) -> dict: # adjusted, adjusted_low, adjusted_high, adjusted_q, separating, aliases
     "What each name adds by itself, and how far that is known."

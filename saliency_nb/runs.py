@@ -629,7 +629,9 @@ def pass_over(self: Analysis,
     "One pass over the probe; where no image has two objects to compare, the second file says so."
     p, regions = self.p, self.found.regions
     thresholds, usual = references
-    effects = Adjustment(regions, len(thresholds), usual)
+    train = self.found.train.images.path
+    inside = [i for i in train.index if i in regions.images and filecmp.cmp(train[i], regions.images[i])]
+    effects = Adjustment(regions, len(thresholds), usual, inside=inside)
     position = np.array(self.calibration()['position']['map'])
     seen = *self.found.train.ids, *self.found.select.ids
     alignment = dissect(model, regions, thresholds, self.size, p.batch, trained=seen, tau=tau, position=position,

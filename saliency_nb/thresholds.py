@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, torch, xarray as xr
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Subset
-from .core import DataError, ParameterError, fingerprint, read_json, rng, whole_file, write_json
+from .core import DataError, ParameterError, fingerprint, fingerprint_code, read_json, rng, whole_file, write_json
 from .bases import FactorizedSaliency
 from .training import process
 
@@ -245,7 +245,7 @@ def logit_sample(
     _, n, h, w = basis_logits(model, [first]).shape
     sample = Sample(n, places_per_image(h * w, len(images), n, **size))
     total = Together([sample, *also])
-    key = model_fingerprint(model), images.fingerprint(), list(first.shape)
+    key = fingerprint_code('hosts', 'bases', 'thresholds'), model_fingerprint(model), images.fingerprint(), list(first.shape)
     stamp = fingerprint('sample', *key, sample.wanted, [type(a).__name__ for a in also])
     def add(items):
         ids, pictures = zip(*items)

@@ -9,7 +9,8 @@ from torch import nn
 from saliency_nb.bases import FactorizedSaliency
 from saliency_nb.core import rng
 from saliency_nb.semantics import Regions
-from saliency_nb.thresholds import adaptive_thresholds
+from saliency_nb.adjustment import Adjustment, solved
+from saliency_nb.thresholds import UsualMaps, adaptive_thresholds
 from saliency_nb.training import process
 import saliency_nb.dissection as dissection
 
@@ -41,8 +42,12 @@ def work(out, batch, seconds, folder=None, order=''):
     def read(i, size): time.sleep(seconds); return image(i)
     dissection.read_image = read
     model = model_of_noise()
-    thresholds = adaptive_thresholds(model, torch.stack([image(i) for i in Noise().ids]), batch=batch)
-    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, folder=folder, every=2)
+    usual = UsualMaps()
+    thresholds = adaptive_thresholds(model, torch.stack([image(i) for i in Noise().ids]), batch=batch, also=(usual,))
+    effects = Adjustment(regions, 12, usual.result(), inside=[])
+    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, also=(effects,), folder=folder, every=2)
+    names = ('adjusted', 'on', 'effect', 'low', 'high', 'influence')
+    found = found.merge(solved(effects)[list(names)].drop_vars('fold', errors='ignore').rename(effect='adjusted_effect', low='adjusted_low', high='adjusted_high'))
     if process()[0] == 0: found.sortby('image').to_netcdf(out, engine='h5netcdf', encoding={k: dict(zlib=False) for k in found.data_vars})
 
 if __name__ == '__main__':

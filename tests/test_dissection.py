@@ -4,11 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch, xarray as xr
 from scipy import ndimage
+import dissection_job
 from dissection_job import Noise, model_of_noise
 from given import Given, batch_of, no_pictures
 from nightly import NIGHTLY, noted
 from saliency_nb.chance import PARTNERS, Layouts, RegionMasks, paired_test, partners, q_values, strata
 from saliency_nb.core import DataError, rng
+from saliency_nb import dissection
 from saliency_nb.dissection import Alignment, Contrast, Probe, alignments, contrasts, over_regions
 from saliency_nb.semantics import Regions
 from saliency_nb.thresholds import adaptive_thresholds, logit_sample, sample_thresholds, two_tails
@@ -237,3 +239,14 @@ def test_small_probes():
     layouts = Layouts(RegionMasks(regions, GRID))
     assert layouts.count.tolist() == [1, 1] and (partners(layouts, regions.ids, 0) == -1).all() and strata(layouts, 0).tolist() == [0]
     assert np.isnan(q_values(np.array([np.nan, .5]))).tolist() == [True, False]
+
+def test_sums_of_other_code_are_not_gone_on_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(dissection, 'read_image', lambda i, size: dissection_job.image(i))
+    regions, model = Noise(), model_of_noise()
+    regions.image_path = lambda i: i
+    thresholds = xr.DataArray(np.zeros(12), dict(lower=('basis', np.full(12, -1.))), ('basis',))
+    stamps = lambda: {f.name.split('_')[0] for f in tmp_path.glob('*.npz')}
+    for made_by in ('this code', 'this code', 'other code'):
+        monkeypatch.setattr(dissection, 'MADE_BY', made_by)
+        dissection.dissect(model, regions, thresholds, (48, 64), folder=tmp_path)
+    assert len(stamps()) == 2

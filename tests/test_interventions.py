@@ -50,7 +50,7 @@ def test_additive_model_is_recovered_with_nested_names(depth):
 def total_of(regions, maps, usual=None):
     "Sums of some images; the usual map, like the network, is given."
     total = Adjustment(regions, 1)
-    total.inside = {'another image'}
+    total.images = 1
     usual = np.zeros((1, *GRID)) if usual is None else usual
     for i, m in maps.items(): total.add_maps([i], dict(lift=torch.from_numpy(m)[None]), dict(lift=torch.from_numpy(usual)))
     return total
