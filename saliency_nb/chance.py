@@ -132,9 +132,10 @@ def partners(
     layouts: Layouts, # of the probe
     ids: list, # of its images
     semantic: int, # its index
-) -> np.ndarray: # (images with the semantic, PARTNERS) positions of other images with it; -1 where there are fewer
+    label: np.ndarray, # (images with the semantic,) from `strata`
+) -> np.ndarray: # (images with the semantic, PARTNERS) positions of other images with it; -1: there are fewer
     "Images of the same stratum whose region of the semantic is brought to an image."
-    members, label = layouts.members[semantic], strata(layouts, semantic)
+    members = layouts.members[semantic]
     found = np.full((len(members), PARTNERS), -1)
     for s in np.unique(label):
         ring = np.array(sorted(np.flatnonzero(label == s), key=lambda m: fingerprint(str(ids[members[m]]))))
@@ -148,7 +149,9 @@ class Partners:
         ids: list, # of its images
     ):
         self.members = layouts.members
-        self.tables = [partners(layouts, ids, c) if len(m) else None for c, m in enumerate(self.members)]
+        labels = [strata(layouts, c) if len(m) else m for c, m in enumerate(self.members)]
+        self.strata = np.array([len(np.unique(label)) for label in labels]) # (C,)
+        self.tables = [partners(layouts, ids, c, label) for c, label in enumerate(labels)]
 
     def of(self,
         i: int, # position of an image

@@ -318,6 +318,7 @@ MEANINGS = dict(
     image_contrast='contrast of the whole log density, nats',
     fold_count="the fold's images that contain the semantic", fold_sides='those of them that contain something else, too',
     area='mean share of the grid', count='images that contain the semantic', compared='those that have partners',
+    strata='groups of images of like layout that their partners are from',
     weight='sum of the kernel that reads the basis out', active_probe='share of the places of the probe that is active',
     saturated='share of places with activation < 0.01 or > 0.99')
 
@@ -376,6 +377,7 @@ def labelled(
     coords = dict(semantic=regions.semantics, category=('semantic', [regions.category(s) for s in regions.semantics]))
     if 'image_contrast' in values: coords['image'] = [str(i) for i in probe.ids]
     attrs = dict(grid=tuple(int(g) for g in probe.masks.grid), images=len(probe), min_images=min_images, data=probe.fingerprint())
+    values = values | dict(strata=('semantic', probe.partners.strata))
     found = xr.Dataset(values, coords, attrs).isel(semantic=np.flatnonzero(probe.layouts.count))
     found = found.assign_coords({d: np.arange(found.sizes[d]) for d in ('basis', 'fold')})
     found = found.transpose('basis', 'image', 'semantic', 'fold', missing_dims='ignore')

@@ -194,7 +194,8 @@ def p_values(condition, images, seed, detects=0.):
     if condition == 'permuted': thing = thing[g.permutation(images)]; regions.found = [f | {'thing 0': t} for f, t in zip(regions.found, thing)]
     on = (z > np.quantile(z, .8, axis=(0, 2, 3), keepdims=True)).reshape(images, 8, -1)
     masks = RegionMasks(regions, GRID)
-    table = partners(Layouts(masks), regions.ids, regions.semantics.index('thing 0'))
+    layouts, name = Layouts(masks), regions.semantics.index('thing 0')
+    table = partners(layouts, regions.ids, name, strata(layouts, name))
     flat = thing.reshape(images, -1)
     share = lambda r: np.einsum('ink,ik->in', on.astype(float), r) / r.sum(1, keepdims=True)
     d = share(flat) - np.mean([share(flat[table[:, j]]) for j in range(PARTNERS)], 0)
@@ -226,7 +227,7 @@ def test_one_name_is_one_stratum():
     g = rng(0, 'one name')
     regions = Given([{'face': box(g.uniform(3, 8, 2), np.array([2, 2]))} for _ in range(25)])
     layouts = Layouts(RegionMasks(regions, GRID))
-    assert strata(layouts, 0).tolist() == [0] * 25 and (partners(layouts, regions.ids, 0) >= 0).all()
+    assert strata(layouts, 0).tolist() == [0] * 25 and (partners(layouts, regions.ids, 0, strata(layouts, 0)) >= 0).all()
 
 def test_sums_of_other_images_are_not_gone_on_from(tmp_path):
     model, images = model_of_noise(), torch.randn(6, 3, 48, 64, generator=torch.Generator().manual_seed(0))
@@ -237,7 +238,7 @@ def test_sums_of_other_images_are_not_gone_on_from(tmp_path):
 def test_small_probes():
     regions = Given([{'a': box(np.array([5, 5]), np.array([2, 2]))}, {}, {'b': box(np.array([5, 5]), np.array([2, 2]))}])
     layouts = Layouts(RegionMasks(regions, GRID))
-    assert layouts.count.tolist() == [1, 1] and (partners(layouts, regions.ids, 0) == -1).all() and strata(layouts, 0).tolist() == [0]
+    assert layouts.count.tolist() == [1, 1] and (partners(layouts, regions.ids, 0, strata(layouts, 0)) == -1).all() and strata(layouts, 0).tolist() == [0]
     assert np.isnan(q_values(np.array([np.nan, .5]))).tolist() == [True, False]
 
 def test_sums_of_other_code_are_not_gone_on_from(tmp_path, monkeypatch):
