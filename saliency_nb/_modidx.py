@@ -252,6 +252,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'saliency_nb.controls.beside_area': ('controls.html#beside_area', 'saliency_nb/controls.py'),
                                       'saliency_nb.controls.beyond': ('controls.html#beyond', 'saliency_nb/controls.py'),
                                       'saliency_nb.controls.check_claim': ('controls.html#check_claim', 'saliency_nb/controls.py'),
+                                      'saliency_nb.controls.check_same_probe': ( 'controls.html#check_same_probe',
+                                                                                 'saliency_nb/controls.py'),
                                       'saliency_nb.controls.contrast_beyond': ('controls.html#contrast_beyond', 'saliency_nb/controls.py'),
                                       'saliency_nb.controls.controls': ('controls.html#controls', 'saliency_nb/controls.py'),
                                       'saliency_nb.controls.not_beaten': ('controls.html#not_beaten', 'saliency_nb/controls.py'),
