@@ -6,7 +6,6 @@ from saliency_nb.chance import q_values
 from saliency_nb.contributions import contributions, fold_draws, naming_p_values, permuted_orders, read_authors, replicated_contributions, routes, semantic_shares, split_contributions
 from saliency_nb.explain import explain
 from saliency_nb.uncertainty import agreement, contrast_differences, coverage_study, generated_population, over_seeds, sampled
-from saliency_nb.controls import controls
 from saliency_nb.core import DataError, ParameterError, rng
 
 @pytest.fixture(scope='module')
@@ -97,31 +96,6 @@ def test_differences_by_folds_are_as_narrow_as_by_images(population):
     b = b.assign(fold_contrast=b.fold_contrast - b.fold_count) # one nat less in every image
     d = contrast_differences(a.assign_attrs(data=''), b)
     assert np.allclose(d.difference, 1, atol=1e-5) and np.allclose(d[['low', 'high']].dropna(), 1, atol=1e-5)
-
-def contrasts_of(truth, noise, seed, images=60):
-    "An alignment of one basis with given contrasts, nats, and noise from image to image; each image is a fold."
-    values = truth[:, None] + noise * rng(seed, 'contrasts').normal(size=(len(truth), images))
-    names = [f's{c:02d}' for c in range(len(truth))]
-    return xr.Dataset(dict(fold_contrast=(('semantic', 'fold'), values), fold_count=(('semantic', 'fold'), np.ones(values.shape, int))), dict(semantic=names))
-
-def test_true_claims_beat_flat_networks_and_false_ones_do_not():
-    "Ten worlds: a network that knows, beside one that knows next to nothing and position; in units of each network's own spread, a flat network would be as loud."
-    truth, true, false = np.r_[np.linspace(.8, 2, 6), -np.linspace(.8, 2, 6), np.zeros(8)], [], []
-    for seed in range(10):
-        knows, flat = contrasts_of(truth, .8, seed), contrasts_of(.05 * rng(seed, 'flat').normal(size=20), .1, seed + 100)
-        marked = controls(knows.assign(fold_position=.1 * contrasts_of(truth, .8, seed + 200).fold_contrast), untrained=flat)
-        passed = (marked.not_beaten == '').sort_index().to_numpy()
-        true += list(passed[:12])
-        false += list(passed[12:])
-    assert np.mean(true) >= .9 and np.mean(false) <= .05, (np.mean(true), np.mean(false))
-
-def test_a_network_does_not_beat_itself_or_a_louder_one(population):
-    a = sampled(population, np.arange(900))
-    assert controls(a, itself=a).not_beaten.eq('itself').all()
-    assert controls(a, louder=a.assign(fold_contrast=1.5 * a.fold_contrast)).not_beaten.eq('louder').all()
-    opposite = controls(a, opposite=a.assign(fold_contrast=-a.fold_contrast))
-    sure = opposite.low * opposite.high > 0
-    assert sure.any() and (opposite.not_beaten[sure] == '').all()
 
 def test_agreement_is_paired(population):
     a = sampled(population, np.arange(900)).assign(inside=lambda d: d.contrast, outside=lambda d: 0 * d.contrast)
