@@ -270,7 +270,7 @@ def observer_columns(
     "Observers where each saw half of the images, else two random halves of those of each image; unnamed: one label."
     f = fixations.fixations
     if seen_by_all(fixations): return f.observer
-    if (f.observer == '').any(): return f.observer.where(False, 'all')
+    if (f.observer == '').any(): return pd.Series('all', f.index)
     viewing = f.image.astype(str) + ' ' + f.observer
     half = {v: f'half {fold_of(v, 2)}' for v in viewing.unique()}
     return viewing.map(half)

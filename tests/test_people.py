@@ -107,8 +107,8 @@ def level_taken_off(values):
 
 def test_planted_weights_are_recovered_from_drawn_scenes():
     errors, rho = [], []
-    for seed in range(20, 30 if NIGHTLY else 22):
-        regions, weights, looks = scenes(seed, 100)
+    for seed in range(20, 30 if NIGHTLY else 21):
+        regions, weights, looks = scenes(seed, 80)
         found = fit_counts(count_objects(looks, regions)).effect.to_series()
         errors.append(level_taken_off(found) - level_taken_off(weights[found.index]))
         rho.append(spearmanr(found, weights[found.index]).statistic)
@@ -137,8 +137,8 @@ def test_intervals_cover_where_observers_differ_and_find_nothing_where_nothing_i
 
 def test_a_name_that_is_over_weighted_is_found():
     found = []
-    for seed in range(60 if NIGHTLY else 10):
-        regions, weights, people, n = simulated(seed, images=100, each=15, preferences=.1, noise=.2)
+    for seed in range(60 if NIGHTLY else 6):
+        regions, weights, people, n = simulated(seed, images=60, each=25, preferences=.1, noise=.2)
         heavier = as_model(regions, weights + .7 * (weights.index == 'thing 3'), n)
         t = differences(fit_counts(people), fit_counts(heavier))
         found.append([t.q_value['thing 3'] < .05 and t.low['thing 3'] > 0, t.difference['thing 3'], (t.q_value.drop('thing 3') < .05).mean()])
@@ -198,23 +198,23 @@ def replicated(fit, draws): return fit.effect.values, resampled(fit.effect.value
 
 def closeness(seed, off, further):
     "Two models, whose weights are off by so much at random."
-    g, regions = rng(seed, 'closeness'), scattered(seed, 40, 14)
+    g, regions = rng(seed, 'closeness'), scattered(seed, 30, 14)
     weights = pd.Series({s: .7 * g.normal() for s in regions.semantics})
     looks = [(i, g.multinomial(100, p.ravel() / p.sum()).reshape(1, *GRID)) for i, p in densities(regions, weights, noise=.3, seed=seed)]
     models = [as_model(regions, weights + s * g.normal(size=14), 100) for s in (off, further)]
-    draws = image_draws(40, 200, seed)
+    draws = image_draws(30, 200, seed)
     first, second, truth = (replicated(fit_counts(d), draws) for d in (*models, count_objects(looks, regions)))
     return closer(first, second, truth, seed)
 
 def test_closer_is_said_where_it_is_so_and_not_elsewhere():
-    equal = pd.DataFrame([closeness(s, .5, .5) for s in range(200 if NIGHTLY else 20)])
-    other = pd.DataFrame([closeness(s, .1, 3.) for s in range(60 if NIGHTLY else 8)])
+    equal = pd.DataFrame([closeness(s, .5, .5) for s in range(200 if NIGHTLY else 10)])
+    other = pd.DataFrame([closeness(s, .1, 3.) for s in range(60 if NIGHTLY else 4)])
     claims = ((equal.low > 0) | (equal.high < 0)).mean()
     noted('one of two models is closer to people', claimed_of_equals=claims, found=(other.low > 0).mean())
     assert claims <= (.05 if NIGHTLY else .1) and (other.low > 0).mean() >= .5 and not (other.high < 0).any()
 
 def test_agreement_stands_beside_its_ceilings():
-    regions, weights, people, n = simulated(7, images=100, each=15, preferences=0., noise=0.)
+    regions, weights, people, n = simulated(7, images=60, each=25, preferences=0., noise=0.)
     t = agreement_with_people(people, as_model(regions, weights, n))
     assert list(t.index) == ['model and people', 'two halves of the observers', 'two halves of the images']
     assert (t.spearman > .7).all() and ((t.low < t.spearman) & (t.spearman <= t.high) & (t.high <= 1)).all()
