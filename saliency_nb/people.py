@@ -244,8 +244,8 @@ def resampled_observers(
 def counted(
     fit: xr.Dataset, # from `fit_counts`
 ) -> np.ndarray: # (C,) effective number of images; 0 with fewer than `SEPARATING` fixations on the name
-    "How many images separate each name, where fixations are enough."
-    return np.where(fit.fixations >= SEPARATING, fit.separating, 0.)
+    "How many images separate each name, no more than have it, where fixations are enough."
+    return np.where(fit.fixations >= SEPARATING, np.minimum(fit.separating, fit['count']), 0.)
 
 def effect_intervals(
     fit: xr.Dataset, # from `fit_counts`

@@ -159,6 +159,15 @@ def test_what_nobody_looks_at_and_what_is_not_told_apart_is_said_to_be_unknown()
     assert (both.separating.sel(semantic=['thing 7', 'twin']) < SEPARATING).all() and t.low[['thing 7', 'twin']].isna().all()
     assert t.effect[['thing 7', 'twin']].notna().all() and t.low.drop(['thing 7', 'twin']).notna().all()
 
+def test_a_name_in_few_images_has_no_interval():
+    regions, weights, people, _ = simulated(4)
+    column = people.design[:, regions.semantics.index('thing 2')]
+    column[people.owner > 12] = 0 # elsewhere it goes without its name
+    fit = fit_counts(people)
+    assert fit['count'].sel(semantic='thing 2') < SEPARATING and np.isfinite(fit.effect.sel(semantic='thing 2'))
+    t = effect_intervals(fit)
+    assert np.isnan(t.low['thing 2']) and np.isnan(t.p_value['thing 2']) and t.low.drop('thing 2').notna().all()
+
 def test_nothing_to_compare_is_one_sentence():
     regions, weights, people, n = simulated(0, images=8)
     for wrong in (replace(people, counts=people.counts * 0), replace(people, design=people.design * 0)):
