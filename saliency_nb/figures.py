@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CATEGORY_COLORS', 'PANELS', 'PEOPLE', 'MODEL', 'CONTROL_STYLES', 'MODEL_STYLES', 'save_figure', 'contribution_figure',
-           'dots', 'category_legend', 'authors_figure', 'people_figure', 'log_ratios', 'control_figure', 'truth_figure',
-           'name_points', 'training_figure', 'threshold_figure', 'as_rgb', 'basis_names', 'image_figure',
-           'explain_figure', 'bar_chart', 'top_images', 'basis_card', 'category_figure', 'comparison_figure',
-           'sensitivity_figure']
+           'dots', 'category_legend', 'authors_figure', 'people_figure', 'plot_differences', 'mark_zero',
+           'control_figure', 'truth_figure', 'name_points', 'training_figure', 'threshold_figure', 'as_rgb',
+           'basis_names', 'image_figure', 'explain_figure', 'bar_chart', 'top_images', 'basis_card', 'category_figure',
+           'comparison_figure', 'sensitivity_figure']
 
 # %% ../nbs/45_figures.ipynb #49415378
 from pathlib import Path
@@ -93,30 +93,41 @@ def authors_figure(
 PEOPLE, MODEL = ('#D55E00', 'o', 'people'), ('#0072B2', 's', 'model')
 
 def people_figure(
-    table: pd.DataFrame, # from `over_weighting`
-    most: int = 30, # semantics shown: those with the largest ratio, in people or model
+    table: pd.DataFrame, # from `beside_people`
+    most: int = 30, # semantics shown: those with the largest effect, on people or model
 ) -> Figure: # two panels
-    "How much denser people's fixations and a model's predictions are on each semantic, with 95% intervals, and the ratio of the two."
-    t = table.loc[table[['people', 'model']].abs().max(axis=1).nlargest(most).index].sort_values('people')
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 1.6 + .26 * len(t)), sharey=True, layout='constrained', width_ratios=[3, 2])
+    "Effects of names on people and on a model, and their differences, with 95% intervals."
+    strongest = table[['people', 'model']].abs().max(axis=1).nlargest(most).index
+    t = table.loc[strongest].sort_values('people')
+    size = 9, 1.6 + .26 * len(t)
+    fig, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, layout='constrained', width_ratios=[3, 2])
     for (color, marker, name), shift in ((PEOPLE, .13), (MODEL, -.13)):
         y = np.arange(len(t)) + shift
-        left.hlines(y, *np.exp(t[[f'{name}_low', f'{name}_high']].to_numpy().T), color=color, lw=1.4)
-        left.plot(np.exp(t[name]), y, marker, color=color, mec='white', mew=.4, ms=6, label=name)
-    right.hlines(range(len(t)), np.exp(t.low), np.exp(t.high), color='#4D4D4D', lw=1.4)
-    sure = (t.q_value < .05).to_numpy()
-    for full in (True, False): right.plot(t.times[sure == full], np.flatnonzero(sure == full), 'D', color='black' if full else 'white', mec='black', ms=5, label='q < 0.05' if full else 'q >= 0.05')
-    left.set(xlabel='density inside / outside', title='times denser (95% interval over images)'); right.set(xlabel='model / people', title='times over-weighted by the model')
-    left.set_yticks(range(len(t)), [f'{s} ({n})' for s, n in zip(t.semantic, t.n_images)]); left.set_ylabel('semantic (number of images)')
-    for ax in (left, right): log_ratios(ax)
+        left.hlines(y, t[f'{name}_low'], t[f'{name}_high'], color=color, lw=1.4)
+        left.plot(t[name], y, marker, color=color, mec='white', mew=.4, ms=6, label=name)
+    plot_differences(right, t)
+    over = ' / '.join(t.resampled.unique())
+    left.set(xlabel='effect, nats', ylabel='semantic (number of images)', title=f'by itself (95% interval over {over})')
+    left.set_yticks(range(len(t)), [f'{s} ({n})' for s, n in zip(t.semantic, t.n_images)])
+    for ax in (left, right): mark_zero(ax)
     fig.legend(loc='outside lower center', ncols=4, frameon=False, fontsize=8)
     return fig
 
-def log_ratios(ax):
-    "A log axis of ratios, with 1 marked and ticks that can be read."
-    ax.set_xscale('log'); low, high = ax.get_xlim()
-    ticks = [v for v in (.05, .1, .2, .3, .5, .7, 1, 1.5, 2, 3, 5, 10, 20, 50) if low <= v <= high]
-    ax.set_xticks(ticks, [f'{v:g}' for v in ticks]); ax.minorticks_off(); ax.axvline(1, color='black', lw=.8); ax.grid(axis='x', alpha=.3); ax.spines[['top', 'right']].set_visible(False)
+def plot_differences(
+    ax, # to draw in
+    t: pd.DataFrame, # from `beside_people`
+):
+    "By how much a model over-weights names; full where that is sure."
+    ax.hlines(range(len(t)), t.low, t.high, color='#4D4D4D', lw=1.4)
+    for color, label, chosen in (('black', 'q < 0.05', t.q_value < .05), ('white', 'not sure', ~(t.q_value < .05))):
+        ax.plot(t.difference[chosen], np.flatnonzero(chosen), 'D', color=color, mec='black', ms=5, label=label)
+    ax.set(xlabel='model - people, nats', title='over-weighted by the model')
+
+def mark_zero(ax):
+    "A grid, and a line at zero."
+    ax.axvline(0, color='black', lw=.8)
+    ax.grid(axis='x', alpha=.3)
+    ax.spines[['top', 'right']].set_visible(False)
 
 # %% ../nbs/45_figures.ipynb #03a16bc3
 CONTROL_STYLES = [('#009E73', '^'), ('#CC79A7', 'v'), ('#E69F00', 'P'), ('#56B4E9', 'X'), ('#000000', '*'), ('#0072B2', 's')]
