@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['APART', 'MARGIN', 'SINGLE', 'generated_population', 'sampled', 'covered_by', 'coverage_study', 'coverage_summary',
            'summed_interval', 'shared_semantics', 'shared_names', 'image_sums', 'mean_effects', 'contrast_effects',
-           'statistic_replicates', 'family', 'from_seeds', 'same_images', 'family_means', 'over_sources', 'over_seeds',
-           'listed', 'verdicts', 'effect_differences', 'contrast_differences', 'adjusted_differences',
-           'rank_correlations', 'agreement', 'sign_errors']
+           'statistic_replicates', 'family', 'from_seeds', 'same_images', 'family_means', 'single_means',
+           'over_sources', 'over_seeds', 'listed', 'verdicts', 'effect_differences', 'contrast_differences',
+           'adjusted_differences', 'rank_correlations', 'agreement', 'sign_errors']
 
 # %% ../nbs/40_uncertainty.ipynb #623dd52b
 from pathlib import Path
@@ -238,6 +238,15 @@ def family_means(
     names = same_images(effects)
     found = family(effects, names)
     return over_sources(found.values, fold_errors(found.influence)**2, found.images, names)
+
+def single_means(
+    effects: xr.Dataset, # from `mean_effects` or `solved`, of a single training
+) -> pd.DataFrame: # index: semantic; mean, low, high
+    "Values of one training with 95% intervals over images, which do not cover other trainings."
+    estimate, images = effects.effect.values, effects.separating.values
+    variance = fold_errors(effects.influence.transpose('semantic', 'fold').values)**2
+    low, high, _ = summed_interval(estimate, [(variance, images - 1)], images)
+    return pd.DataFrame(dict(mean=estimate, low=low, high=high), pd.Index(effects.semantic.values, name='semantic'))
 
 def over_sources(
     values: np.ndarray, # (S, C), one row per training
