@@ -11,7 +11,7 @@ bits per fixation over a uniform map, on the images that choose the epoch. About
 """
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-import argparse, itertools, json, sys, tempfile
+import argparse, itertools, json, tempfile
 from pathlib import Path
 import numpy as np, torch
 from saliency_nb.adjustment import fold_errors, student_interval
@@ -68,7 +68,8 @@ def main():
     world = make_world(folder/'world', n_images=200, size=(64, 96), seed=0, val_share=.5)
     weights = str(Path(args.weights).resolve()) if args.weights else ''
     alignments, adjusted, bits = zip(*(trained(folder, world, seed, weights) for seed in range(RUNS)))
-    kept = dict(command=' '.join(['python', *sys.argv]), versions=versions(), sizes=SIZES, runs=RUNS, bits=[round(b, 3) for b in bits])
+    command = 'python bench/seeds.py' + (f' --weights {Path(weights).name}' if weights else '')
+    kept = dict(command=command, versions=versions(), sizes=SIZES, runs=RUNS, bits=[round(b, 3) for b in bits])
     for what, effects in dict(contrast=contrast_effects(alignments), adjusted=list(adjusted)).items():
         kept[what] = dict(names=spreads(effects)) | compared(effects)
         print(what, {k: v for k, v in kept[what].items() if k != 'names'})
