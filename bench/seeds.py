@@ -31,18 +31,17 @@ def trained(folder, world, seed, weights):
 
 def spreads(effects):
     "What moves each name's value."
-    names = same_images(effects)
-    found = family(effects, names)
-    apart = [family([e], names).influence - found.influence for e in effects]
+    effects = same_images(effects)
+    found = family(effects)
+    apart = [family([e]).influence - found.influence for e in effects]
     own = np.mean([fold_errors(i)**2 for i in apart], 0) * RUNS / (RUNS - 1)
     between = np.maximum(found.values.var(0, ddof=1) - own, 0)
     columns = dict(value=found.values.mean(0), seeds=between**.5, images=fold_errors(found.influence), own=own**.5, n=found.images)
-    return {name: {k: round(float(v[i]), 4) for k, v in columns.items()} for i, name in enumerate(names)}
+    return {name: {k: round(float(v[i]), 4) for k, v in columns.items()} for i, name in enumerate(effects[0].semantic.values)}
 
 def by_images(a, b):
     "Share of the names that two single trainings differ in, by a test over images alone."
-    names = same_images([a, b])
-    one, other = family([a], names), family([b], names)
+    one, other = (family([e]) for e in same_images([a, b]))
     error = fold_errors(one.influence - other.influence)
     p = student_interval(one.values[0] - other.values[0], error, one.images)[2]
     return (q_values(p) < .05).mean()

@@ -145,8 +145,9 @@ def shared_names(
     results: list, # datasets with semantics
 ) -> list: # names
     "Semantics that all have; raises `ParameterError` where there are none."
-    names = [str(s) for s in results[0].semantic.values if all(s in r.semantic.values for r in results)]
-    if names: return names
+    known = [r.semantic.values.astype(str).tolist() for r in results]
+    common = set.intersection(*map(set, known))
+    if common: return [s for s in known[0] if s in common]
     raise ParameterError(APART)
 
 def image_sums(
@@ -206,14 +207,12 @@ def statistic_replicates(
     return sums.sum(1) / counts.sum(1), np.divide(draws @ sums.T, n, out=np.zeros_like(n), where=n > 0)
 
 def family(
-    effects: list, # from `mean_effects` or `solved`, one per training of one model
-    names: list, # that all have
+    effects: list, # from `same_images`, one per training of one model
 ) -> SimpleNamespace: # values (S, C), influence (C, F) of their mean, images (C,)
     "The trainings of one model together."
-    chosen = [e.sel(semantic=names) for e in effects]
-    influence = np.mean([e.influence.transpose('semantic', 'fold').values for e in chosen], 0)
-    images = np.min([e.separating.values for e in chosen], 0)
-    return SimpleNamespace(values=np.array([e.effect.values for e in chosen]), influence=influence, images=images)
+    influence = np.mean([e.influence.transpose('semantic', 'fold').values for e in effects], 0)
+    images = np.min([e.separating.values for e in effects], 0)
+    return SimpleNamespace(values=np.array([e.effect.values for e in effects]), influence=influence, images=images)
 
 def from_seeds(
     values: np.ndarray, # (S, C), S > 1
@@ -223,21 +222,22 @@ def from_seeds(
 
 def same_images(
     effects: list, # from `mean_effects` or `solved`
-) -> list: # names
-    "Names that all effects have; raises `ParameterError` where they were not measured on the same images."
+) -> list: # the same, of the names that all have
+    "Effects that can be compared; raises `ParameterError` where they were not measured on the same images."
     names = shared_names(effects)
-    counts = [e['count'].sel(semantic=names).values for e in effects]
+    chosen = [e.sel(semantic=names) for e in effects]
+    counts = [e['count'].values for e in chosen]
     if len({e.attrs.get('data') for e in effects}) > 1: raise ParameterError(APART)
     if not all(np.array_equal(c, counts[0]) for c in counts): raise ParameterError(APART)
-    return names
+    return chosen
 
 def family_means(
     effects: list, # from `mean_effects` or `solved`, one per training
 ) -> pd.DataFrame: # index: semantic; mean, low, high (over both), low_images, high_images, low_seeds, high_seeds
     "Means over trainings, with 95% intervals over images, over trainings, and over both."
-    names = same_images(effects)
-    found = family(effects, names)
-    return over_sources(found.values, fold_errors(found.influence)**2, found.images, names)
+    effects = same_images(effects)
+    found = family(effects)
+    return over_sources(found.values, fold_errors(found.influence)**2, found.images, effects[0].semantic.values)
 
 def single_means(
     effects: xr.Dataset, # from `mean_effects` or `solved`, of a single training
@@ -252,7 +252,7 @@ def over_sources(
     values: np.ndarray, # (S, C), one row per training
     variance: np.ndarray, # (C,) of their mean, over images
     images: np.ndarray, # (C,) images, or parts of them
-    names: list, # of the C
+    names, # of the C
 ) -> pd.DataFrame: # as `family_means`
     "A mean over trainings and its intervals; raises `ParameterError` for a single training."
     if len(values) < 2:
@@ -308,8 +308,8 @@ def effect_differences(
     margin: float = MARGIN, # of equivalence, in the unit of the effects
 ) -> pd.DataFrame: # see `contrast_differences`
     "Differences of the means of two families, or of two single trainings."
-    names = same_images([*first, *second])
-    a, b = family(first, names), family(second, names)
+    effects = same_images([*first, *second])
+    a, b = family(effects[:len(first)]), family(effects[len(first):])
     images = np.minimum(a.images, b.images)
     sources = [(fold_errors(a.influence - b.influence)**2, images - 1)]
     families = min(len(first), len(second)) > 1
@@ -317,7 +317,7 @@ def effect_differences(
     mean_a, mean_b = a.values.mean(0), b.values.mean(0)
     low, high, p = summed_interval(mean_a - mean_b, sources, images)
     columns = dict(first=mean_a, second=mean_b, difference=mean_a - mean_b, low=low, high=high)
-    table = pd.DataFrame(columns, pd.Index(names, name='semantic'))
+    table = pd.DataFrame(columns, pd.Index(effects[0].semantic.values, name='semantic'))
     if families: table['q_value'] = q_values(p)
     if families: table['verdict'] = verdicts(table, margin)
     return table.sort_values('difference', ascending=False)

@@ -1,16 +1,15 @@
 "Several trainings on the same images: the seed of the training and that of the data are two things; families of trainings are compared as models."
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, xarray as xr
 from nightly import NIGHTLY, noted
 from saliency_nb import cli
 from saliency_nb.adjustment import SEPARATING
 from saliency_nb.chance import q_values
 from saliency_nb.contributions import p_values
-from saliency_nb.core import DataError, ParameterError, read_json, rng
+from saliency_nb.core import DataError, read_json, rng
 from saliency_nb.runs import Analysis, family_of, results_of
-from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_differences, contrast_effects, effect_differences, family_means,
-                                     mean_effects, over_seeds, single_means, verdicts)
+from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_differences, contrast_effects, effect_differences,
+                                     mean_effects, over_seeds, verdicts)
 from saliency_nb.world import make_world
 
 TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
@@ -86,6 +85,7 @@ def test_verdicts():
 
 COMPARISONS = 500 if NIGHTLY else 100
 FOLDS = 200
+CALM = .08 # nats; where the standard deviation between trainings is no larger, .3 nat is within reach of five trainings
 
 def spreads(what): # 'contrast' or 'adjusted' -> table: value, seeds, images, own: nats; n; of names that have an interval
     known = read_json(Path(__file__).resolve().parent.parent/'bench/seeds.json')[what]['names']
@@ -116,23 +116,25 @@ def compared(table, g, alike, planted=None, runs=5):
 @pytest.mark.parametrize('alike', [True, False] if NIGHTLY else [True], ids=lambda alike: 'images alike' if alike else 'images apart')
 @pytest.mark.parametrize('what', ['contrast', 'adjusted'])
 def test_level_and_power_of_comparisons_of_families(what, alike):
-    table, any_name, found, wrong, equivalent = spreads(what), [], [], [], []
+    table, any_name, found, wrong, equivalent = spreads(what), [], {}, [], []
     for r in range(COMPARISONS):
         name = table.index[r % len(table)]
         null, planted = compared(table, rng(r, 'families', what, str(alike)), alike, name)
         any_name.append((null.q_value < .05).any())
-        found.append(planted.q_value[name] < .05 and planted.difference[name] > 0)
+        found.setdefault(table.seeds[name] <= CALM, []).append(planted.verdict[name] == 'more')
         equivalent.append((null.verdict == 'equivalent').mean())
         wrong.append(planted.verdict[name] == 'equivalent')
     noted(f'families of five, {what}, images {"alike" if alike else "apart"}', comparisons=COMPARISONS, any_difference_of_one_kind=np.mean(any_name),
-          planted_found=np.mean(found), found_equivalent_of_one_kind=np.mean(equivalent), planted_called_equivalent=np.mean(wrong))
+          calm_names=(table.seeds <= CALM).mean(), planted_found_in_calm_names=np.mean(found[True]), planted_found_in_others=np.mean(found[False]),
+          found_equivalent_of_one_kind=np.mean(equivalent), planted_called_equivalent=np.mean(wrong))
     assert np.mean(any_name) <= (.07 if NIGHTLY else .07 + 2 * (.05 * .95 / COMPARISONS)**.5)
     assert np.mean(wrong) <= .05
+    if alike: assert np.mean(found[True]) >= .8 # in the others five trainings are too few, and that is reported
 
 def test_single_trainings_of_one_kind_differ_and_families_do_not():
     "The test over images alone, between two trainings of one kind of model: what its q-values are about is not the model."
     table, single, families = spreads('contrast'), [], []
-    for r in range(20):
+    for r in range(10):
         g = rng(r, 'single')
         shared = images_of(table, g)
         (a, b), counts = sums_of(table, g, shared, runs=2)
