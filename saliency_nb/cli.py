@@ -156,9 +156,14 @@ def family_parameters(
 ) -> list: # parameters of each run
     "One run, or those of a family; raises `ParameterError` where it would be none."
     if args.seeds is None: return [given(args, model, out)]
-    if args.seeds < 2: raise ParameterError(f'seeds = {args.seeds}: a family needs two trainings or more; leave --seeds out for a single run.')
-    if args.checkpoint: raise ParameterError('seeds: a given checkpoint is not trained here, so all runs would be the same; leave --seeds or --checkpoint out.')
-    if (out/'run.json').is_file(): raise ParameterError(f'{out}: holds a single run; give the family a folder of its own.')
+    if args.seeds < 2:
+        raise ParameterError(f'seeds = {args.seeds}: a family needs two trainings or more; '
+                             'leave --seeds out for a single run.')
+    if args.checkpoint:
+        raise ParameterError('seeds: a given checkpoint is not trained here, so all runs would be the same; '
+                             'leave --seeds or --checkpoint out.')
+    if (out/'run.json').is_file():
+        raise ParameterError(f'{out}: holds a single run; give the family a folder of its own.')
     first = checked_parameters('model', {} if args.seed is None else dict(seed=args.seed))['seed']
     seeds = range(first, first + args.seeds)
     return [given(args, model, out/f'seed_{s}') | dict(seed=s) for s in seeds]
@@ -167,9 +172,10 @@ def show_family(
     folder: Path, # of a family
 ):
     "Print the means over the runs of a family, and where they are."
-    print(f'{folder}: contrast C, mean over {len(family_of(folder))} trainings, nats, with 95% intervals over trainings and images')
-    table = family_summary(folder)
-    print(table[['contrast', 'low', 'high', 'low_images', 'high_images', 'low_seeds', 'high_seeds']].round(2).to_string())
+    n, table = len(family_of(folder)), family_summary(folder)
+    print(f'{folder}: contrast C, mean over {n} trainings, nats, with 95% intervals over both, images and seeds')
+    columns = ['contrast', 'low', 'high', 'low_images', 'high_images', 'low_seeds', 'high_seeds']
+    print(table[columns].round(2).to_string())
     print(f'written: {folder/"family.csv"}')
 
 def side_by_side(

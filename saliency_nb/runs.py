@@ -869,14 +869,15 @@ def family_of(
     folder = Path(folder)
     runs = [f for f in folder.glob('seed_*') if f.name[5:].isdigit() and (f/'run.json').is_file()]
     if not runs: return [folder]
-    if (folder/'run.json').is_file(): raise DataError(f'{folder}: holds a run and a family ({runs[0].name}, ...); give each a folder of its own.')
+    if (folder/'run.json').is_file():
+        raise DataError(f'{folder}: holds a run and a family ({runs[0].name}, ...); give each a folder of its own.')
     runs = sorted(runs, key=lambda f: int(f.name[5:]))
     known = [record_of(r)['parameters'] for r in runs]
     for run, other in zip(runs, known):
         apart = [k for k in known[0] if k not in ('seed', 'out', 'data') and other.get(k) != known[0][k]]
         if not apart: continue
-        raise DataError(f'{folder}: {runs[0].name} and {run.name} differ in {", ".join(apart)}, so they are no family; '
-                        'make them again with the same parameters, or give each family a folder of its own.')
+        raise DataError(f'{folder}: {runs[0].name} and {run.name} differ in {", ".join(apart)}, '
+                        'so they are no family; make them again with the same parameters, or give each family a folder of its own.')
     return runs
 
 def results_of(
@@ -890,7 +891,7 @@ def results_of(
 
 def family_summary(
     folder, # of a family
-) -> pd.DataFrame: # index: semantic; mean, low, high of C and of the adjusted effect, and intervals over one source alone: nats
+) -> pd.DataFrame: # as `family_means`, of C and, with the prefix adjusted_, of the adjusted effect
     "family.csv: means over the runs of a family."
     alignments, adjusted = results_of(folder)
     table = family_means(contrast_effects(alignments)).rename(columns=dict(mean='contrast'))

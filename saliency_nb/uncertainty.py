@@ -11,14 +11,15 @@ __all__ = ['APART', 'MARGIN', 'SINGLE', 'generated_population', 'sampled', 'cove
 
 # %% ../nbs/40_uncertainty.ipynb #623dd52b
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pandas as pd, torch, xarray as xr
 from scipy.stats import spearmanr, t as student
-from types import SimpleNamespace
 from .core import ParameterError, read_table, rng, whole_file
 from .chance import FEWEST, fold_of, q_values
 from .adjustment import SEPARATING, fold_errors
-from .contributions import contribution_interval, expanded_tail, fold_draws, fold_sums, permuted_orders
-from .contributions import ratio_interval, replicated_contributions, semantic_shares, split_contributions, tails
+from .contributions import (contribution_interval, expanded_tail, fold_draws, fold_sums, permuted_orders,
+                                       ratio_interval, replicated_contributions, semantic_shares,
+                                       split_contributions, tails)
 
 # %% ../nbs/40_uncertainty.ipynb #412d91d7
 def generated_population(
@@ -129,7 +130,8 @@ def summed_interval(
     return estimate - reach, estimate + reach, np.where(known, p, np.nan)
 
 # %% ../nbs/40_uncertainty.ipynb #4a400009
-APART = 'the models were probed on different images or semantics: there is nothing to compare image by image; probe them on the same data.'
+APART = ('the models were probed on different images or semantics: there is nothing to compare image by image; '
+         'probe them on the same data.')
 
 def shared_semantics(
     alignments: list, # from `dissect`
@@ -137,7 +139,8 @@ def shared_semantics(
     "Semantics of all alignments; raises `ParameterError` where they were not probed on the same images."
     names = shared_names(alignments)
     counts = [fold_sums(a.sel(semantic=names)) for a in alignments]
-    if any(c is None for c in counts) or len({a.attrs.get('data') for a in alignments}) > 1: raise ParameterError(APART)
+    if any(c is None for c in counts): raise ParameterError(APART)
+    if len({a.attrs.get('data') for a in alignments}) > 1: raise ParameterError(APART)
     if not all(np.array_equal(c[1], counts[0][1]) for c in counts): raise ParameterError(APART)
     return names
 
@@ -212,7 +215,8 @@ def family(
     "The trainings of one model together."
     influence = np.mean([e.influence.transpose('semantic', 'fold').values for e in effects], 0)
     images = np.min([e.separating.values for e in effects], 0)
-    return SimpleNamespace(values=np.array([e.effect.values for e in effects]), influence=influence, images=images)
+    values = np.array([e.effect.values for e in effects])
+    return SimpleNamespace(values=values, influence=influence, images=images)
 
 def from_seeds(
     values: np.ndarray, # (S, C), S > 1
@@ -233,11 +237,12 @@ def same_images(
 
 def family_means(
     effects: list, # from `mean_effects` or `solved`, one per training
-) -> pd.DataFrame: # index: semantic; mean, low, high (over both), low_images, high_images, low_seeds, high_seeds
+) -> pd.DataFrame: # index: semantic; mean; low, high (over both), low_images, .. low_seeds, ..
     "Means over trainings, with 95% intervals over images, over trainings, and over both."
     effects = same_images(effects)
     found = family(effects)
-    return over_sources(found.values, fold_errors(found.influence)**2, found.images, effects[0].semantic.values)
+    variance = fold_errors(found.influence)**2
+    return over_sources(found.values, variance, found.images, effects[0].semantic.values)
 
 def single_means(
     effects: xr.Dataset, # from `mean_effects` or `solved`, of a single training
@@ -246,7 +251,8 @@ def single_means(
     estimate, images = effects.effect.values, effects.separating.values
     variance = fold_errors(effects.influence.transpose('semantic', 'fold').values)**2
     low, high, _ = summed_interval(estimate, [(variance, images - 1)], images)
-    return pd.DataFrame(dict(mean=estimate, low=low, high=high), pd.Index(effects.semantic.values, name='semantic'))
+    index = pd.Index(effects.semantic.values, name='semantic')
+    return pd.DataFrame(dict(mean=estimate, low=low, high=high), index)
 
 def over_sources(
     values: np.ndarray, # (S, C), one row per training
@@ -273,7 +279,8 @@ def over_seeds(
     seed: int = 0, # of the resampling
 ) -> pd.DataFrame: # as `family_means`, its mean under the name of the column (C: nats)
     "Mean of C or I over trainings, with 95% intervals over probe images, over trainings, and over both."
-    if column == 'contrast': return family_means(contrast_effects(alignments)).rename(columns=dict(mean=column))
+    if column == 'contrast':
+        return family_means(contrast_effects(alignments)).rename(columns=dict(mean=column))
     names = shared_semantics(alignments)
     chosen = [a.sel(semantic=names) for a in alignments]
     chosen = [a.assign(weight=a.attrs.get('tau', 1.) * a.weight) for a in chosen] # of the log density
@@ -281,12 +288,14 @@ def over_seeds(
     draws, top = fold_draws(counts.shape[1], replicates, seed), min(top, len(names))
     values, replicated = zip(*(statistic_replicates(a, column, draws, top) for a in chosen))
     variance = np.var(np.mean(replicated, 0), 0, ddof=1)
-    return over_sources(np.array(values), variance, (counts > 0).sum(1), names).rename(columns=dict(mean=column))
+    table = over_sources(np.array(values), variance, (counts > 0).sum(1), names)
+    return table.rename(columns=dict(mean=column))
 
 # %% ../nbs/40_uncertainty.ipynb #940efab3
 MARGIN = .1 # nats; smaller differences are of no interest
-SINGLE = ('Single trainings: these intervals are about the choice of images. Another training of the same model differs '
-          'as well, and that they do not cover; compare families of runs (saliency-nb run --seeds 5) for statements about models.')
+SINGLE = ('Single trainings: these intervals are about the choice of images. Another training of the same model '
+          'differs as well, and that they do not cover; for statements about models compare families of runs '
+          '(saliency-nb run --seeds 5).')
 
 def listed(results) -> list:
     "One result, or a list of them, as a list."
@@ -326,7 +335,7 @@ def contrast_differences(
     first, # from `dissect`: a family (a list, one per training), or a single training
     second, # of another model
     margin: float = MARGIN, # of equivalence, nats
-) -> pd.DataFrame: # index: semantic; first, second, difference, low, high: nats; of two families also q_value and verdict; sorted by difference
+) -> pd.DataFrame: # index: semantic; first, second, difference, low, high: nats; of families also q_value, verdict
     "By how much one model raises a semantic more than another, with 95% intervals over trainings and images (single trainings: over images only, see `SINGLE`)."
     first, second = listed(first), listed(second)
     effects = contrast_effects([*first, *second])
