@@ -39,7 +39,7 @@ test: $(READY)
 
 # calibrations with as many draws as their claims need (about 20 minutes); the numbers go to bench/nightly.csv
 nightly: $(READY)
-	NIGHTLY=1 pytest tests/test_effects.py tests/test_dissection.py tests/test_controls.py -k 'position or cover or level or power or neighbour or few or strong or untrained or area_that'
+	NIGHTLY=1 pytest $$(grep -l 'noted(' tests/test_*.py)
 
 # before a commit: package, notebooks and README in step, then everything tested (the tests check the README too)
 prepare: $(READY)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OWN', 'PATHS', 'Parser', 'home_path', 'notebook_options', 'reading_option', 'data_options', 'parser', 'world',
-           'check', 'fetch_data', 'given', 'run_models', 'side_by_side', 'stage', 'compare', 'report', 'explore',
-           'main']
+           'check', 'fetch_data', 'given', 'run_models', 'family_parameters', 'show_family', 'side_by_side', 'stage',
+           'compare', 'report', 'explore', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, os, shlex, subprocess, sys
@@ -15,6 +15,7 @@ from . import __version__
 from .core import DataError, ParameterError, SaliencyError, existing_file, read_table
 from .download import SOURCES, download, listing
 from .runs import (Analysis, analysis_parameters, check_network, checked_parameters, declared_parameters, execute,
+                              family_of, family_summary,
                               gathered, html_report, load_plugin, located, own_kernel, prepared, published, reading_options,
                               run, writable_folder)
 from .checks import check_data
@@ -77,7 +78,10 @@ def parser() -> argparse.ArgumentParser: # of the command line
     c.add_argument('--folder', type=home_path, help='default: data/NAME'); c.add_argument('--only', nargs='+', default=[], metavar='PART', help='parts to fetch, see --list'); c.add_argument('--keep', action='store_true', help='keep archives after unpacking')
     c = commands.add_parser('run', help='train, dissect and explain models: the whole analysis, as an executed notebook'); data_options(c)
     c.add_argument('--model', nargs='+', default=['dinet'], help='registered hosts; several are compared in the end')
-    c.add_argument('--out', type=home_path, required=True, help='run folder; with several models, one folder in it for each'); c.set_defaults(do=run_models); notebook_options(c)
+    c.add_argument('--seeds', type=int, metavar='N', help='train N times, from the seeds seed, seed + 1, ..., on the same split of the data: a family of runs, in folders seed_0, seed_1, ...')
+    c.add_argument('--out', type=home_path, required=True, help='run folder; with several models, one folder in it for each')
+    c.set_defaults(do=run_models)
+    notebook_options(c)
     for name, text in dict(train='train a model: phase 1 and 2, or the original model', thresholds='find the threshold of every basis', dissect='align bases with named regions',
                            contributions='how much each thing raises or lowers predicted saliency').items():
         c = commands.add_parser(name, help=f'one stage: {text}; what it needs is made first, what is there is not made again'); data_options(c)
@@ -136,12 +140,43 @@ def run_models(args):
     "saliency-nb run"
     several = len(args.model) > 1
     folders = {m: Path(args.out)/m if several else Path(args.out) for m in args.model}
-    runs = [given(args, m, out) for m, out in folders.items()]
-    if several: # the last must not fail when the first has been trained
-        for parameters in runs: check_network(SimpleNamespace(**parameters))
-    pages = [run(**parameters) for parameters in runs]
+    families = {folder: family_parameters(args, m, folder) for m, folder in folders.items()}
+    if several or args.seeds: # the last must not fail when the first has been trained
+        for parameters in families.values(): check_network(SimpleNamespace(**parameters[0]))
+    pages = [run(**parameters) for family in families.values() for parameters in family]
+    if args.seeds:
+        for folder in folders.values(): show_family(folder)
     if several: pages.append(side_by_side(folders.values(), args.out))
     for page in pages: print(f'report: {page}')
+
+def family_parameters(
+    args, # parsed
+    model: str, # host
+    out: Path, # folder of the run, or of the family
+) -> list: # parameters of each run
+    "One run, or those of a family; raises `ParameterError` where it would be none."
+    if args.seeds is None: return [given(args, model, out)]
+    if args.seeds < 2:
+        raise ParameterError(f'seeds = {args.seeds}: a family needs two trainings or more; '
+                             'leave --seeds out for a single run.')
+    if args.checkpoint:
+        raise ParameterError('seeds: a given checkpoint is not trained here, so all runs would be the same; '
+                             'leave --seeds or --checkpoint out.')
+    if (out/'run.json').is_file():
+        raise ParameterError(f'{out}: holds a single run; give the family a folder of its own.')
+    first = checked_parameters('model', {} if args.seed is None else dict(seed=args.seed))['seed']
+    seeds = range(first, first + args.seeds)
+    return [given(args, model, out/f'seed_{s}') | dict(seed=s) for s in seeds]
+
+def show_family(
+    folder: Path, # of a family
+):
+    "Print the means over the runs of a family, and where they are."
+    n, table = len(family_of(folder)), family_summary(folder)
+    print(f'{folder}: contrast C, mean over {n} trainings, nats, with 95% intervals over both, images and seeds')
+    columns = ['contrast', 'low', 'high', 'low_images', 'high_images', 'low_seeds', 'high_seeds']
+    print(table[columns].round(2).to_string())
+    print(f'written: {folder/"family.csv"}')
 
 def side_by_side(
     runs, # run folders
@@ -163,7 +198,8 @@ def stage(args):
 
 def compare(args):
     "saliency-nb compare"
-    for r in args.runs: existing_file(Path(r)/'contributions.csv', 'the contributions of a run')
+    for folder in args.runs:
+        for r in family_of(folder): existing_file(r/'contributions.csv', 'the contributions of a run')
     print(f'report: {side_by_side(args.runs, args.out)}')
 
 def report(args):

@@ -9,7 +9,8 @@ __all__ = ['WORDS', 'TYPES', 'LEAST', 'NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DI
            'checked_parameters', 'own_parameters', 'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts',
            'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
            'chosen_device', 'load_plugin', 'host_options', 'network_shape', 'check_network', 'given_model', 'published',
-           'epoch_numbers', 'exchanged', 'own_kernel', 'execute', 'html_report', 'located', 'run', 'opened', 'prepared']
+           'epoch_numbers', 'exchanged', 'own_kernel', 'execute', 'html_report', 'located', 'run', 'opened', 'prepared',
+           'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, math, os, shlex, shutil, sys, tempfile, time
@@ -36,6 +37,7 @@ from .semantics import Regions, enrichment, graph_options, read_regions, region_
 from .dissection import dissect
 from .adjustment import Adjustment, solved
 from .contributions import contributions as contribution_table
+from .uncertainty import contrast_effects, family_means
 from .people import agreement_with_people, beside_people, count_objects, fit_counts, people_maps, predicted_maps, seen_by_all
 
 # %% ../nbs/56_runs.ipynb #b228ee08
@@ -900,3 +902,43 @@ def prepared(
     source, target = map(literal_path, (analysis_path(name), notebook))
     pm.execute_notebook(source, target, parameters, prepare_only=True, progress_bar=False, kernel_name=KERNEL)
     return notebook
+
+# %% ../nbs/56_runs.ipynb #56a00002
+def family_of(
+    folder, # of a run, or of a family: one folder seed_0, seed_1, ... for each of its runs
+) -> list: # folders of the runs, in the order of their seeds
+    "The runs in a folder; raises `DataError` where those of a family differ in more than their seeds."
+    folder = Path(folder)
+    runs = [f for f in folder.glob('seed_*') if f.name[5:].isdigit() and (f/'run.json').is_file()]
+    if not runs: return [folder]
+    if (folder/'run.json').is_file():
+        raise DataError(f'{folder}: holds a run and a family ({runs[0].name}, ...); give each a folder of its own.')
+    runs = sorted(runs, key=lambda f: int(f.name[5:]))
+    known = [record_of(r)['parameters'] for r in runs]
+    for run, other in zip(runs, known):
+        apart = [k for k in known[0] if k not in ('seed', 'out', 'data') and other.get(k) != known[0][k]]
+        if not apart: continue
+        raise DataError(f'{folder}: {runs[0].name} and {run.name} differ in {", ".join(apart)}, '
+                        'so they are no family; make them again with the same parameters, or give each family a folder of its own.')
+    return runs
+
+def results_of(
+    folder, # of a run, or of a family
+) -> tuple: # alignments, adjusted effects (without variables where nothing could be compared); one per run
+    "What the runs in a folder found."
+    files = {'alignment.nc': 'the dissection of a run', 'adjusted.nc': 'the adjusted contrasts of a run'}
+    def opened_file(run, name): return xr.load_dataset(existing_file(run/name, files[name]), engine='h5netcdf')
+    runs = family_of(folder)
+    return tuple([opened_file(r, name) for r in runs] for name in files)
+
+def family_summary(
+    folder, # of a family
+) -> pd.DataFrame: # as `family_means`, of C and, with the prefix adjusted_, of the adjusted effect
+    "family.csv: means over the runs of a family."
+    alignments, adjusted = results_of(folder)
+    table = family_means(contrast_effects(alignments)).rename(columns=dict(mean='contrast'))
+    if all(a.data_vars for a in adjusted):
+        alone = family_means(adjusted).rename(columns=dict(mean='effect')).add_prefix('adjusted_')
+        table = table.join(alone.rename(columns=dict(adjusted_effect='adjusted')))
+    with whole_file(Path(folder)/'family.csv') as part: table.to_csv(part)
+    return table

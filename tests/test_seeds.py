@@ -1,13 +1,43 @@
-"Several trainings on the same images: the seed of the training and that of the data are two things."
-import numpy as np, pytest
-from saliency_nb.uncertainty import contrast_differences, over_seeds
-from saliency_nb.runs import Analysis
+"Several trainings on the same images: the seed of the training and that of the data are two things; families of trainings are compared as models."
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, xarray as xr
+from nightly import NIGHTLY, noted
+from saliency_nb import cli
+from saliency_nb.adjustment import SEPARATING
+from saliency_nb.chance import q_values
+from saliency_nb.contributions import p_values
+from saliency_nb.core import DataError, read_json, rng
+from saliency_nb.runs import Analysis, family_of, results_of
+from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_differences, contrast_effects, effect_differences,
+                                     mean_effects, over_seeds, verdicts)
 from saliency_nb.world import make_world
 
 TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
+OPTIONS = [a for k, v in TINY.items() for a in (f'--{k.replace("_", "-")}', str(v).lower())]
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('seeds')/'world', n_images=48, size=(64, 96), seed=0)
+
+def stages(interrupted=False):
+    "In place of the executed notebook: its stages, of which the second training is interrupted."
+    def run(**parameters):
+        if interrupted and parameters['seed']: raise KeyboardInterrupt
+        Analysis(**parameters).contributions()
+        return Path(parameters['out'])/'model.html'
+    return run
+
+@pytest.fixture(scope='module')
+def home(world, tmp_path_factory):
+    "A family of two, made by the command; the first time it is interrupted."
+    folder = tmp_path_factory.mktemp('family')
+    command = ['run', '--data', str(world), '--out', str(folder), '--seeds', '2', *OPTIONS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, 'run', stages(interrupted=True))
+        assert cli.main(command) == 130 and not (folder/'seed_1/contributions.csv').exists()
+        made = (folder/'seed_0/phase1/best.safetensors').stat().st_mtime_ns
+        patch.setattr(cli, 'run', stages())
+        assert cli.main(command) == 0 and (folder/'seed_0/phase1/best.safetensors').stat().st_mtime_ns == made
+    return folder
 
 def ids(analysis): return [s.ids for s in (analysis.found.train, analysis.found.select, analysis.found.val)]
 
@@ -16,7 +46,99 @@ def test_one_data_seed_means_the_same_images(world, tmp_path):
     assert ids(runs[0]) == ids(runs[1]) == ids(runs[2])
     other = Analysis(out=tmp_path/'other', data=world, seed=0, data_seed=1, **TINY)
     assert ids(other)[:2] != ids(runs[0])[:2]
-    found = [a.dissection() for a in runs[:2]]
-    assert not np.allclose(*(a.contrast for a in found)) # two trainings
-    over = over_seeds(found, replicates=50)
-    assert np.isfinite(over.contrast).all() and set(contrast_differences(*found).index) == set(over.index)
+
+def test_the_command_makes_a_family(home):
+    runs = family_of(home)
+    assert [r.name for r in runs] == ['seed_0', 'seed_1']
+    alignments, adjusted = results_of(home)
+    assert not np.allclose(*(a.contrast for a in alignments)) # two trainings
+    over, summary = over_seeds(alignments), pd.read_csv(home/'family.csv').set_index('semantic')
+    assert np.isfinite(over.contrast).all() and np.allclose(summary.contrast, over.contrast[summary.index])
+    assert {'low_images', 'high_seeds', 'adjusted', 'adjusted_low'} <= set(summary)
+    single, both = contrast_differences(*alignments), contrast_differences(alignments, alignments[::-1])
+    assert set(single.index) == set(over.index) and 'q_value' not in single and (both.difference == 0).all() and (both.q_value.dropna() == 1).all()
+    assert 'verdict' not in adjusted_differences(*adjusted) and 'verdict' in adjusted_differences(adjusted, adjusted)
+
+def test_single_images_and_their_parts_say_the_same(home):
+    alignments = results_of(home)[0]
+    for image, part in zip(contrast_effects(alignments), contrast_effects([a.drop_vars('image_contrast') for a in alignments])):
+        xr.testing.assert_allclose(image, part)
+
+def test_what_is_no_family_is_refused(home, world, tmp_path, capsys):
+    for wrong, word in ((['--seeds', '1'], 'two'), (['--seeds', 'few'], 'seeds'), (['--seeds', '2', '--seed', 'x'], 'seed'),
+                        (['--seeds', '2', '--checkpoint', str(world)], 'checkpoint'), (['--seeds', '2', '--out', str(home/'seed_0')], 'single')):
+        assert cli.main(['run', '--data', str(world), '--out', str(tmp_path/'run'), *wrong]) == 1
+        said = capsys.readouterr().err.strip()
+        assert len(said.splitlines()) == 1 and word in said, said
+    Analysis(out=tmp_path/'odd/seed_0', data=world, **TINY)
+    Analysis(out=tmp_path/'odd/seed_1', data=world, **TINY | dict(epochs=2))
+    with pytest.raises(DataError, match='epochs'): family_of(tmp_path/'odd')
+
+def test_verdicts():
+    "Equivalence needs an interval within the margin; an interval around zero that is wide is no proof of it."
+    cases = {'more': (.3, .2, .4, .01), 'less': (-.3, -.4, -.2, .01), 'equivalent': (.05, .02, .08, .001), 'not known': (.3, .1, .5, .2)}
+    table = pd.DataFrame(cases, ['difference', 'low', 'high', 'q_value']).T
+    assert list(verdicts(table)) == list(cases)
+    assert verdicts(table.loc[['equivalent']].assign(high=MARGIN + .01)) == ['more'] and verdicts(table.loc[['not known']] * np.nan) == ['not known']
+
+# Simulated comparisons, with variances of ten real small runs (bench/seeds.py)
+
+COMPARISONS = 500 if NIGHTLY else 100
+FOLDS = 200
+CALM = .08 # nats; where the standard deviation between trainings is no larger, .3 nat is within reach of five trainings
+
+def spreads(what): # 'contrast' or 'adjusted' -> table: value, seeds, images, own: nats; n; of names that have an interval
+    known = read_json(Path(__file__).resolve().parent.parent/'bench/seeds.json')[what]['names']
+    table = pd.DataFrame(known).T
+    return table[table.n >= SEPARATING]
+
+def sums_of(table, g, shared, runs=5):
+    "Sums over images of `runs` trainings: value, level of the training, what the images are for all, what this training makes of them."
+    n = table.n.to_numpy().astype(int)[:, None]
+    here = np.arange(FOLDS) < n
+    level = g.normal(size=(runs, len(table), 1)) * table.seeds.to_numpy()[:, None]
+    own = g.normal(size=(runs, len(table), FOLDS)) * table.own.to_numpy()[:, None] * np.sqrt(n)
+    return list((table.value.to_numpy()[:, None] + level + shared + own) * here), here.astype(float)
+
+def images_of(table, g):
+    return g.normal(size=(len(table), FOLDS)) * table.images.to_numpy()[:, None] * np.sqrt(table.n.to_numpy())[:, None]
+
+def compared(table, g, alike, planted=None, runs=5):
+    "Two families of one kind; where they are not alike, they do not even agree on images. With .3 nat in one name of the first, and without."
+    shared = images_of(table, g)
+    first, counts = sums_of(table, g, shared, runs)
+    second, _ = sums_of(table, g, shared if alike else images_of(table, g), runs)
+    effects = mean_effects(first + second, counts, list(table.index))
+    null = effect_differences(effects[:runs], effects[runs:])
+    raised = [e.assign(effect=e.effect + .3 * (e.semantic == planted)) for e in effects[:runs]]
+    return null, effect_differences(raised, effects[runs:])
+
+@pytest.mark.parametrize('alike', [True, False] if NIGHTLY else [True], ids=lambda alike: 'images alike' if alike else 'images apart')
+@pytest.mark.parametrize('what', ['contrast', 'adjusted'])
+def test_level_and_power_of_comparisons_of_families(what, alike):
+    table, any_name, found, wrong, equivalent = spreads(what), [], {}, [], []
+    for r in range(COMPARISONS):
+        name = table.index[r % len(table)]
+        null, planted = compared(table, rng(r, 'families', what, str(alike)), alike, name)
+        any_name.append((null.q_value < .05).any())
+        found.setdefault(table.seeds[name] <= CALM, []).append(planted.verdict[name] == 'more')
+        equivalent.append((null.verdict == 'equivalent').mean())
+        wrong.append(planted.verdict[name] == 'equivalent')
+    noted(f'families of five, {what}, images {"alike" if alike else "apart"}', comparisons=COMPARISONS, any_difference_of_one_kind=np.mean(any_name),
+          calm_names=(table.seeds <= CALM).mean(), planted_found_in_calm_names=np.mean(found[True]), planted_found_in_others=np.mean(found[False]),
+          found_equivalent_of_one_kind=np.mean(equivalent), planted_called_equivalent=np.mean(wrong))
+    assert np.mean(any_name) <= (.07 if NIGHTLY else .07 + 2 * (.05 * .95 / COMPARISONS)**.5)
+    assert np.mean(wrong) <= .05
+    if alike: assert np.mean(found[True]) >= .8 # in the others five trainings are too few, and that is reported
+
+def test_single_trainings_of_one_kind_differ_and_families_do_not():
+    "The test over images alone, between two trainings of one kind of model: what its q-values are about is not the model."
+    table, single, families = spreads('contrast'), [], []
+    for r in range(10):
+        g = rng(r, 'single')
+        shared = images_of(table, g)
+        (a, b), counts = sums_of(table, g, shared, runs=2)
+        single.append((q_values(p_values(a - b, counts)) < .05).mean())
+        families.append((compared(table, g, alike=True)[0].q_value < .05).mean())
+    print(f'names at q < .05: single trainings {np.mean(single):.0%}, families {np.mean(families):.1%}')
+    assert np.mean(single) > .25 and np.mean(families) < .03
