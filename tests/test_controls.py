@@ -199,7 +199,7 @@ def test_the_local_part_of_an_untrained_network_is_small(world):
         z, fixations = logit_maps(model, select)
         tau = calibrate(z, fixations)['tau']
         alignment = dissect(model, regions, adaptive_thresholds(model, train), size, tau=tau)
-        sums, counts = local_sums(alignment)
+        sums, counts, _ = local_sums(alignment)
         largest.append(abs(sums.sum(1) / counts.sum(1)).max())
         spread.append(largest[-1] / abs(tau) / float(z.std()))
     noted('local part of the contrast, untrained networks', networks=len(largest), largest_nats=max(largest), in_own_spread=max(spread))
