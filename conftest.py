@@ -2,10 +2,12 @@
 import os
 threads = '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2' # two workers share two cores
 os.environ.update(MPLBACKEND='agg', OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM='false')
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None) # else every process that a test starts compiles torch and all else again
 import gc, sys
 from pathlib import Path
 import pytest
 
+sys.dont_write_bytecode = False # of this process, too
 ROOT = Path(__file__).parent
 
 def pytest_addoption(parser):

@@ -1,13 +1,18 @@
-"The command line as a user meets it: real processes, broken data, kill -9, and papermill by hand."
-import json, os, shutil, signal, subprocess, sys, time
+"""The command line as a user meets it: broken data, kill -9, strangers' hosts, and papermill by hand.
+
+Starting a process takes longer than what most commands do here, so one test of each kind starts real ones and the others call `main`."""
+import io, json, os, shutil, signal, subprocess, sys, time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 import pandas as pd, pytest, torch
 from PIL import Image
 from safetensors.torch import load_file
 import numpy as np
 from scipy.io import savemat
 from saliency_nb.bases import build_model, export_authors
-from saliency_nb.cli import main
+from saliency_nb.cli import given, main, parser
+from saliency_nb.runs import Analysis
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,7 +20,31 @@ ENV = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
 SMALL = ['--height', '96', '--width', '128', '--features', '16', '--n-bases', '16', '--epochs', '3', '--epochs2', '1', '--accelerator', 'cpu']
 
 def command(*arguments): return [sys.executable, '-m', 'saliency_nb.cli', *map(str, arguments)]
-def done(*arguments): return subprocess.run(command(*arguments), env=ENV, capture_output=True, text=True, timeout=600)
+def process(*arguments): return subprocess.run(command(*arguments), env=ENV, capture_output=True, text=True, timeout=600)
+
+def written(make):
+    "What a function gives, with what it writes."
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err): code = make()
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+def done(*arguments):
+    "A command in this process; a notebook has its own, as always."
+    return written(lambda: main([str(a) for a in arguments]))
+
+def every_stage(*arguments):
+    "The stages of a run in the order of its notebook, without its figures."
+    def make():
+        args = parser().parse_args([str(a) for a in ('contributions', *arguments)])
+        analysis = Analysis(**given(args, args.model, args.out))
+        for stage in ('models', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'controls', 'people'): getattr(analysis, stage)()
+        return 0
+    return written(make)
+
+@pytest.fixture(autouse=True)
+def own_package(monkeypatch):
+    "Kernels that are started import the package of this checkout."
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('cli')/'world', n_images=48, size=(96, 128), seed=0)
@@ -52,8 +81,8 @@ def test_a_run_in_its_notebook_ends_in_one_sentence_too(world, tmp_path):
     "The same faults inside the kernel that papermill starts: of the data, and of a parameter."
     root = tmp_path/'world'; shutil.copytree(world, root)
     name = corrupt_jpeg(root)
-    for arguments, word in ((['--data', root], name), (['--data', world, '--top', '99'], 'top')):
-        r = done('run', *arguments, '--out', tmp_path/'run', *SMALL)
+    for start, arguments, word in ((process, ['--data', root], name), (done, ['--data', world, '--top', '99'], 'top')):
+        r = start('run', *arguments, '--out', tmp_path/'run', *SMALL)
         lines = r.stderr.strip().splitlines()
         assert r.returncode == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and word in lines[0], r.stderr
         assert 'Traceback' not in r.stdout + r.stderr
@@ -61,11 +90,11 @@ def test_a_run_in_its_notebook_ends_in_one_sentence_too(world, tmp_path):
 def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
     whole = done('run', '--data', world, '--out', tmp_path/'whole', *SMALL)
     assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(command('run', '--data', world, '--out', tmp_path/'killed', *SMALL), env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    for line in process.stdout:
+    victim = subprocess.Popen(command('run', '--data', world, '--out', tmp_path/'killed', *SMALL), env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    for line in victim.stdout:
         if 'phase 1, epoch 2/3' in line: break
-    os.killpg(process.pid, signal.SIGKILL); process.wait(); time.sleep(1)
-    subprocess.run(['pkill', '-9', '-f', 'ipykernel_launcher.*' + str(process.pid)], check=False)
+    os.killpg(victim.pid, signal.SIGKILL); victim.wait(); time.sleep(1)
+    subprocess.run(['pkill', '-9', '-f', 'ipykernel_launcher.*' + str(victim.pid)], check=False)
     again = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL)
     assert again.returncode == 0, again.stderr
     assert 'phase 1, epoch 1/3' not in again.stdout, 'started from nothing'
@@ -73,9 +102,9 @@ def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
         a, b = (load_file(tmp_path/run/phase/'best.safetensors') for run in ('whole', 'killed'))
         assert max((a[k].double() - b[k].double()).abs().max().item() for k in a) < 1e-6
     assert pd.read_csv(tmp_path/'whole/contributions.csv').round(4).equals(pd.read_csv(tmp_path/'killed/contributions.csv').round(4))
-    third = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL)
+    third = every_stage('--data', world, '--out', tmp_path/'killed', *SMALL)
     assert third.stdout.count('not made again') == 9, third.stdout # every stage
-    other = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL, '--quantile', '0.9')
+    other = every_stage('--data', world, '--out', tmp_path/'killed', *SMALL, '--quantile', '0.9')
     assert other.stdout.count('not made again') == 5, other.stdout # training, scores, calibration and people are unchanged, thresholds and what follows are not
 
 def test_control_on_the_fixations_of_other_images(world, tmp_path):
@@ -89,8 +118,8 @@ def test_control_on_the_fixations_of_other_images(world, tmp_path):
     shown = (tmp_path/'run/model.html').read_text()
     assert 'claims beat all controls' in shown and 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
 
-def test_papermill_by_hand(tmp_path):
-    r = subprocess.run(['papermill', str(ROOT/'nbs/analyses/model.ipynb'), str(tmp_path/'out.ipynb'), '-p', 'out', str(tmp_path/'run'), '-p', 'epochs', '1', '-p', 'control', 'False', '--no-progress-bar', '-k', 'python3'],
+def test_papermill_by_hand(world, tmp_path):
+    r = subprocess.run(['papermill', str(ROOT/'nbs/analyses/model.ipynb'), str(tmp_path/'out.ipynb'), '-p', 'data', str(world), '-p', 'out', str(tmp_path/'run'), '-p', 'epochs', '1', '-p', 'control', 'False', '--no-progress-bar', '-k', 'python3'],
                        env=ENV, capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr
     record = json.loads((tmp_path/'run/run.json').read_text())

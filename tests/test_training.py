@@ -2,6 +2,8 @@
 import os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
+import training_job
+from saliency_nb.hosts import register_host
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT/'tests/training_job.py'
@@ -16,11 +18,20 @@ def job(*arguments, processes=1, wait=True):
     assert started.returncode == 0, out
     return out
 
+@pytest.fixture
+def here():
+    "A job in this process, in the same way, where it is not a process that is tested: starting one takes longer than all it does."
+    register_host('spots', training_job.Blobs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lambda name, *arguments: dict(train=training_job.learn, score=training_job.score)[name](*arguments)
+    torch.set_num_threads(threads)
+
 def checkpoint(folder): return torch.load(folder/'last.ckpt', weights_only=True)
 
 @pytest.mark.parametrize('phase', [1, 2])
-def test_killed_in_mid_epoch_and_resumed(tmp_path, phase):
-    job('train', tmp_path/'whole', phase)
+def test_killed_in_mid_epoch_and_resumed(tmp_path, phase, here):
+    here('train', tmp_path/'whole', phase)
     started = job('train', tmp_path/'killed', phase, 4, .03, wait=False) # reading an image takes 30 ms, so there is time to hit it
     position, deadline = (0, 0), time.time() + 120
     while not (position[0] >= 1 and position[1] > 0): # within the second epoch or later
@@ -34,21 +45,24 @@ def test_killed_in_mid_epoch_and_resumed(tmp_path, phase):
     assert whole.keys() == resumed.keys() and max((whole[k].double() - resumed[k].double()).abs().max().item() for k in whole) <= 1e-6
     assert np.allclose(*(pd.read_csv(tmp_path/f/'metrics.csv') for f in ('whole', 'killed')), atol=1e-6, equal_nan=True)
 
-def test_two_processes_score_201_images_like_one(tmp_path):
-    job('train', tmp_path, 1, 2)
-    for n in (1, 2): job('score', tmp_path/'best.safetensors', tmp_path/f'{n}.csv', processes=n)
+def test_two_processes_score_201_images_like_one(tmp_path, here):
+    here('train', tmp_path, 1, 2)
+    here('score', tmp_path/'best.safetensors', tmp_path/'1.csv')
+    job('score', tmp_path/'best.safetensors', tmp_path/'2.csv', processes=2)
     one, two = (pd.read_csv(tmp_path/f'{n}.csv').set_index('image') for n in (1, 2))
     assert list(one.index) == list(two.index) == [f'spot_{i}' for i in range(201)], 'an image is missing, doubled or out of order'
     assert {'cc', 'nss', 'kld', 'sim', 'auc_judd', 'auc_borji', 'sauc', 'information_gain'} == set(one) and np.allclose(one, two, atol=1e-6) and not one.isna().any(axis=None)
 
-def test_two_processes_train_together(tmp_path):
-    job('train', tmp_path/'one', 1, 1); job('train', tmp_path/'two', 1, 3, processes=2)
+def test_two_processes_train_together(tmp_path, here):
+    here('train', tmp_path/'one', 1, 1)
+    job('train', tmp_path/'two', 1, 3, processes=2)
     one, two = (pd.read_csv(tmp_path/f/'metrics.csv') for f in ('one', 'two'))
     assert np.allclose(one.filter(like='val_').iloc[0], two.filter(like='val_').iloc[0], atol=1e-6) # before the first step: 13 images, divided
     assert list(two.epoch) == [0, 1, 2, 3] and two.val_cc.max() > two.val_cc[0] + .2 and checkpoint(tmp_path/'two')['global_step'] == 3 * (40 // (4 * 2))
 
 @pytest.mark.skipif(not (shutil.which('g++') or shutil.which('c++')), reason='torch.compile needs a C++ compiler')
-def test_compiled_training_is_the_same_training(tmp_path):
-    job('train', tmp_path/'plain', 1, 1); job('train', tmp_path/'compiled', 1, 1, 0, 'compile')
+def test_compiled_training_is_the_same_training(tmp_path, here):
+    here('train', tmp_path/'plain', 1, 1)
+    job('train', tmp_path/'compiled', 1, 1, 0, 'compile')
     plain, compiled = (pd.read_csv(tmp_path/f/'metrics.csv') for f in ('plain', 'compiled'))
     assert np.allclose(plain.iloc[0], compiled.iloc[0], atol=1e-3, equal_nan=True) and compiled.val_cc[1] > compiled.val_cc[0] + .2 # dropout draws other numbers
