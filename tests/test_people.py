@@ -138,12 +138,12 @@ def test_intervals_cover_where_observers_differ_and_find_nothing_where_nothing_i
 def test_a_name_that_is_over_weighted_is_found():
     found = []
     for seed in range(60 if NIGHTLY else 6):
-        regions, weights, people, n = simulated(seed, images=60, each=25, preferences=.1, noise=.2)
+        regions, weights, people, n = simulated(seed, images=100, each=25, preferences=.1, noise=.2)
         heavier = as_model(regions, weights + .7 * (weights.index == 'thing 3'), n)
         t = differences(fit_counts(people), fit_counts(heavier))
         found.append([t.q_value['thing 3'] < .05 and t.low['thing 3'] > 0, t.difference['thing 3'], (t.q_value.drop('thing 3') < .05).mean()])
     power, difference, others = np.mean(found, 0)
-    noted('a model that over-weights one name by .7 nat', found=power, difference_nats=difference, others=others)
+    noted('a model that over-weights one name by .7 nat, 100 images', found=power, difference_nats=difference, others=others)
     assert power >= .9 and abs(difference - .7) < .15
 
 def test_what_nobody_looks_at_and_what_is_not_told_apart_is_said_to_be_unknown():
