@@ -228,6 +228,8 @@ def same_images(
     effects: list, # from `mean_effects` or `solved`
 ) -> list: # the same, of the names that all have
     "Effects that can be compared; raises `ParameterError` where they were not measured on the same images."
+    if not all({'effect', 'influence', 'separating', 'count'} <= set(e.data_vars) for e in effects):
+        raise ParameterError('these effects were made by an older version: dissect again (saliency-nb dissect).')
     names = shared_names(effects)
     chosen = [e.sel(semantic=names) for e in effects]
     counts = [e['count'].values for e in chosen]
