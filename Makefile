@@ -38,7 +38,7 @@ planted: $(READY)
 test: $(READY)
 	pytest -n 2 --dist worksteal
 
-# calibrations with as many draws as their claims need (about 20 minutes); the numbers go to bench/nightly.csv
+# calibrations with as many draws as their claims need; the numbers go to bench/nightly.csv
 nightly: $(READY)
 	NIGHTLY=1 pytest $$(grep -l 'noted(' tests/test_*.py)
 

@@ -286,7 +286,7 @@ def student_interval(
     return estimate - reach, estimate + reach, np.where(known, p, np.nan)
 
 def identified(
-    total: Adjustment, # of all images
+    objects: list, # (id, columns, X, y) per image
     place: np.ndarray, # (C + 3,)
     left: np.ndarray, # (P, P)
 ) -> dict: # separating, group, group_separating: (C,)
@@ -294,10 +294,10 @@ def identified(
     n, scale = len(left) - 3, np.trace(left[:-3, :-3]) / (len(left) - 3)
     names = np.r_[np.ones(n), np.zeros(3)]
     exact = np.linalg.inv(left + scale * (np.outer(names, names) + 1e-9 * np.eye(n + 3)))
-    alone = separating(total.objects, exact, place, np.eye(n + 3, n))
+    alone = separating(objects, exact, place, np.eye(n + 3, n))
     group = aliases(left[:n, :n], alone < SEPARATING)
     together = (group[:, None] == np.unique(group[group >= 0])).astype(float)
-    sums = separating(total.objects, exact, place, np.vstack([together, np.zeros((3, together.shape[1]))]))
+    sums = separating(objects, exact, place, np.vstack([together, np.zeros((3, together.shape[1]))]))
     return dict(separating=alone, group=group, group_separating=together @ sums)
 
 def solved(
@@ -309,7 +309,7 @@ def solved(
     kept, place, left, slight = normal_equations(total, ridge)
     inverse = np.linalg.inv(left + slight)
     beta = inverse @ total.sums['right'].numpy()[kept]
-    known = identified(total, place, left)
+    known = identified(total.objects, place, left)
     error, influence = jackknife(total.objects, inverse, beta.sum(1), place)
     low, high, p = student_interval(beta[:-3].sum(1), error[:-3], known['separating'], level)
     count = images_with(total)[kept[:-3]]

@@ -15,8 +15,7 @@ from . import __version__
 from .core import DataError, ParameterError, SaliencyError, existing_file, read_table
 from .download import SOURCES, download, listing
 from .runs import (Analysis, analysis_parameters, check_network, checked_parameters, declared_parameters, execute,
-                              family_of, family_summary,
-                              gathered, html_report, load_plugin, located, own_kernel, prepared, published, reading_options,
+                              family_of, family_summary, gathered, html_report, load_plugin, located, own_kernel, prepared, published, reading_options,
                               run, writable_folder)
 from .checks import check_data
 from .world import make_world

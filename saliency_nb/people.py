@@ -6,13 +6,12 @@
 __all__ = ['CORE', 'BLUR', 'UNIFORM', 'STEPS', 'RUNAWAY', 'ObjectCounts', 'smooth', 'object_rows', 'count_objects', 'starts',
            'chances', 'weighted', 'likeliest', 'occurring', 'influences', 'told_apart', 'fit_counts', 'variances',
            'interval', 'resampled_observers', 'counted', 'effect_intervals', 'seen_by_all', 'observer_columns',
-           'people_maps', 'predicted_maps', 'lost_bits', 'dropped', 'differences', 'beside_people', 'image_draws',
-           'resampled', 'spearmans', 'named_again', 'rank_agreement', 'halves', 'agreement_interval',
-           'agreement_with_people', 'closer', 'closer_to_people']
+           'people_maps', 'predicted_maps', 'lost_bits', 'dropped', 'differences', 'beside_people', 'resampled',
+           'spearmans', 'named_again', 'rank_agreement', 'halves', 'agreement_interval', 'agreement_with_people',
+           'closer', 'closer_to_people']
 
 # %% ../nbs/42_people.ipynb #05b012ac
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 import numpy as np, pandas as pd, torch, xarray as xr
 from scipy import ndimage
 from scipy.stats import rankdata, t as student
@@ -185,7 +184,7 @@ def told_apart(
     "How many images separate each name from the others."
     P = Z.shape[1]
     objects = [('', np.arange(P), z, None) for z in np.split(Z, starts(data.owner)[1:])]
-    return identified(SimpleNamespace(objects=objects), np.arange(P), Z.T @ Z)['separating']
+    return identified(objects, np.arange(P), Z.T @ Z)['separating']
 
 def fit_counts(
     data: ObjectCounts, # fixations or expected ones
@@ -369,14 +368,6 @@ def beside_people(
     return table.sort_values('people', ascending=False).reset_index()
 
 # %% ../nbs/42_people.ipynb #b2b90018
-def image_draws(
-    images: int, # I
-    replicates: int = 400, # R
-    seed: int = 0, # of the resampling
-) -> np.ndarray: # (R, I), how often each image is drawn
-    "Bootstrap samples of images."
-    return rng(seed, 'images').multinomial(images, np.full(images, 1 / images), replicates).astype(float)
-
 def resampled(
     effect: np.ndarray, # (C,)
     influence: np.ndarray, # (C, I) or (C, F), what leaving out an image, or a part of them, takes
@@ -414,7 +405,7 @@ def rank_agreement(
         raise ParameterError(f'only {len(names)} names have an effect in both: a rank correlation needs three.')
     once, again = [], []
     for fit in (first.sel(semantic=names), second.sel(semantic=names)):
-        draws = image_draws(fit.sizes['image'], replicates, seed)
+        draws = fold_draws(fit.sizes['image'], replicates, seed)
         once.append(fit.effect.values[None])
         again.append(named_again(resampled(fit.effect.values, fit.influence.values, draws), seed))
     return spearmans(*once)[0], spearmans(*again)

@@ -9,8 +9,8 @@ __all__ = ['WORDS', 'TYPES', 'LEAST', 'NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DI
            'checked_parameters', 'own_parameters', 'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts',
            'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
            'chosen_device', 'load_plugin', 'host_options', 'network_shape', 'check_network', 'given_model', 'published',
-           'epoch_numbers', 'exchanged', 'own_kernel', 'execute', 'html_report', 'located', 'run', 'opened', 'prepared',
-           'family_of', 'results_of', 'family_summary']
+           'epoch_numbers', 'same_pictures', 'exchanged', 'own_kernel', 'execute', 'html_report', 'located', 'run',
+           'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, math, os, shlex, shutil, sys, tempfile, time
@@ -621,6 +621,14 @@ def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
     self.stage('dissection', self.resumably(make), ['alignment.nc', 'adjusted.nc'], DISSECTED, **inputs)
     return xr.load_dataset(self.run/'alignment.nc', engine='h5netcdf')
 
+def same_pictures(
+    fixations: FixationSet, # images and fixations
+    regions: Regions, # named regions
+) -> list: # ids
+    "Images that both have: the same name and the same picture."
+    probed = regions.images
+    return [i for i, path in fixations.images.path.items() if i in probed and filecmp.cmp(path, probed[i])]
+
 @patch
 def pass_over(self: Analysis,
     model, # in phase 2, on the device
@@ -631,9 +639,7 @@ def pass_over(self: Analysis,
     "One pass over the probe; where no image has two objects to compare, the second file says so."
     p, regions = self.p, self.found.regions
     thresholds, usual = references
-    train = self.found.train.images.path
-    inside = [i for i in train.index if i in regions.images and filecmp.cmp(train[i], regions.images[i])]
-    effects = Adjustment(regions, len(thresholds), usual, inside=inside)
+    effects = Adjustment(regions, len(thresholds), usual, inside=same_pictures(self.found.train, regions))
     position = np.array(self.calibration()['position']['map'])
     seen = *self.found.train.ids, *self.found.select.ids
     alignment = dissect(model, regions, thresholds, self.size, p.batch, trained=seen, tau=tau, position=position,
@@ -692,9 +698,8 @@ def contributions(self: Analysis) -> pd.DataFrame: # one row per semantic
 def seen_by_people(self: Analysis) -> FixationSet | None: # None: there are none
     "Fixations on those scored images that are probed on: the same name and the same picture."
     self.need_regions()
-    val, probed = self.found.val, self.found.regions.images
-    ids = [i for i, path in val.images.path.items() if i in probed and filecmp.cmp(path, probed[i])]
-    return val.subset(ids) if ids else None
+    ids = same_pictures(self.found.val, self.found.regions)
+    return self.found.val.subset(ids) if ids else None
 
 @patch
 def people(self: Analysis) -> pd.DataFrame | None: # as `beside_people`; None where there is nothing to compare

@@ -96,8 +96,9 @@ def test_a_local_part_is_not_known_where_few_images_lack_the_name(hosts):
     host[:, :hosts], there = -1, np.arange(images) >= hosts
     met = np.take_along_axis(own[:, None], np.maximum(host, 0), 2) + region
     visits = np.stack([(host == h).sum((1, 2)) / each for h in range(images)], 1)
-    found = dict(fold_contrast=np.where(there, own, 0), fold_count=there & np.ones_like(own, bool), fold_visits=visits,
-                 fold_elsewhere=np.where(there, met.mean(2), 0), fold_hosts=np.stack([np.where(host == h, met, 0).sum((1, 2)) / each for h in range(images)], 1))
+    hosted = np.stack([np.where(host == h, met, 0).sum((1, 2)) / each for h in range(images)], 1)
+    found = dict(fold_contrast=np.where(there, own, 0), fold_count=there & np.ones_like(own, bool),
+                 fold_elsewhere=np.where(there, met.mean(2), 0), fold_hosts=hosted, fold_visits=visits)
     sums, counts, present = local_sums(xr.Dataset({k: (('semantic', 'fold'), v) for k, v in found.items()}))
     p = p_values(sums, counts, present)
     low, high = ratio_interval(sums, counts, 500, present=present)

@@ -7,10 +7,11 @@ from given import Given
 from nightly import NIGHTLY, noted
 from saliency_nb import people as chapter
 from saliency_nb.adjustment import SEPARATING, object_design
+from saliency_nb.contributions import fold_draws
 from saliency_nb.core import ParameterError, rng
 from saliency_nb.fixations import FixationSet
 from saliency_nb.people import (agreement_with_people, beside_people, closer, count_objects, differences, effect_intervals,
-                                fit_counts, image_draws, likeliest, lost_bits, occurring, people_maps, resampled, seen_by_all)
+                                fit_counts, likeliest, lost_bits, occurring, people_maps, resampled, seen_by_all)
 from saliency_nb.semantics import BoxRegions
 from saliency_nb.world import STUFF, THINGS, log_density, named_boxes, random_weights, sample_scene
 
@@ -211,7 +212,7 @@ def closeness(seed, off, further):
     weights = pd.Series({s: .7 * g.normal() for s in regions.semantics})
     looks = [(i, g.multinomial(100, p.ravel() / p.sum()).reshape(1, *GRID)) for i, p in densities(regions, weights, noise=.3, seed=seed)]
     models = [as_model(regions, weights + s * g.normal(size=14), 100) for s in (off, further)]
-    draws = image_draws(30, 200, seed)
+    draws = fold_draws(30, 200, seed)
     first, second, truth = (replicated(fit_counts(d), draws) for d in (*models, count_objects(looks, regions)))
     return closer(first, second, truth, seed)
 
