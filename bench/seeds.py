@@ -14,7 +14,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import argparse, itertools, json, tempfile
 from pathlib import Path
 import numpy as np, torch
-from saliency_nb.adjustment import fold_errors, student_interval
+from saliency_nb.adjustment import fold_errors, freedom, student_interval
 from saliency_nb.chance import q_values
 from saliency_nb.core import versions
 from saliency_nb.runs import Analysis
@@ -43,7 +43,7 @@ def by_images(a, b):
     "Share of the names that two single trainings differ in, by a test over images alone."
     one, other = (family([e]) for e in same_images([a, b]))
     error = fold_errors(one.influence - other.influence)
-    p = student_interval(one.values[0] - other.values[0], error, one.images)[2]
+    p = student_interval(one.values[0] - other.values[0], error, freedom(one.images))[2]
     return (q_values(p) < .05).mean()
 
 def compared(effects):

@@ -45,7 +45,7 @@ def work(out, batch, seconds, folder=None, order=''):
     usual = UsualMaps()
     thresholds = adaptive_thresholds(model, torch.stack([image(i) for i in Noise().ids]), batch=batch, also=(usual,))
     effects = Adjustment(regions, 12, usual.result(), inside=[])
-    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, also=(effects,), folder=folder, every=2)
+    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, also=(effects,), folder=folder, every=0)
     names = ('adjusted', 'on', 'effect', 'low', 'high', 'influence')
     found = found.merge(solved(effects)[list(names)].drop_vars('fold', errors='ignore').rename(effect='adjusted_effect', low='adjusted_low', high='adjusted_high'))
     if process()[0] == 0: found.sortby('image').to_netcdf(out, engine='h5netcdf', encoding={k: dict(zlib=False) for k in found.data_vars})

@@ -2,9 +2,9 @@
 import cv2, numpy as np, pandas as pd, pytest, torch, xarray as xr
 from scipy import ndimage
 from nightly import NIGHTLY, noted
-from saliency_nb.adjustment import Adjustment, fold_errors, object_design, solved, student_interval
+from saliency_nb.adjustment import Adjustment, fold_errors, freedom, object_design, solved, student_interval
 from saliency_nb.bases import build_model
-from saliency_nb.contributions import fold_sums, local_sums
+from saliency_nb.contributions import fold_sums, local_effect
 from saliency_nb.controls import CLAIMS, beside_area, controls
 from saliency_nb.core import ParameterError, rng
 from saliency_nb.dissection import dissect
@@ -28,7 +28,7 @@ def adjusted_of(truth, noise, seed, separating=100, data='probe'):
     g = rng(seed, 'adjusted')
     influence = noise / 10 * g.normal(size=(len(truth), 100)) # a standard error of `noise`
     count = np.broadcast_to(separating, len(truth))
-    low, high, _ = student_interval(truth, fold_errors(influence), count)
+    low, high, _ = student_interval(truth, fold_errors(influence), freedom(count))
     per_name = dict(effect=truth, low=low, high=high, separating=count, count=count)
     found = {k: ('semantic', np.asarray(v, float)) for k, v in per_name.items()} | dict(influence=(('semantic', 'fold'), influence))
     return xr.Dataset(found, dict(semantic=NAMES[:len(truth)]), dict(data=data))
@@ -57,7 +57,7 @@ def test_controls_with_other_names_are_refused():
 
 @pytest.mark.parametrize('claim', [k for k, needed in CLAIMS.items() if needed])
 def test_what_a_claim_needs_is_said(claim):
-    lacking = contrasts_of(TRUTH, .1, 0)
+    lacking = contrasts_of(TRUTH, .1, 0).drop_vars(CLAIMS[claim][0], errors='ignore')
     with pytest.raises(ParameterError, match=CLAIMS[claim][0]): controls(lacking, claim, adjustment=lacking)
     with pytest.raises(ParameterError, match=f"'{claim}' needs"): controls(lacking, claim)
 
@@ -199,8 +199,7 @@ def test_the_local_part_of_an_untrained_network_is_small(world):
         z, fixations = logit_maps(model, select)
         tau = calibrate(z, fixations)['tau']
         alignment = dissect(model, regions, adaptive_thresholds(model, train), size, tau=tau)
-        sums, counts, _ = local_sums(alignment)
-        largest.append(abs(sums.sum(1) / counts.sum(1)).max())
+        largest.append(float(abs(local_effect(alignment).effect).max()))
         spread.append(largest[-1] / abs(tau) / float(z.std()))
     noted('local part of the contrast, untrained networks', networks=len(largest), largest_nats=max(largest), in_own_spread=max(spread))
     assert max(largest) < .15 < max(spread) and np.isfinite(largest).all()

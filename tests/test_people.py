@@ -6,12 +6,13 @@ from scipy.stats import spearmanr
 from given import Given
 from nightly import NIGHTLY, noted
 from saliency_nb import people as chapter
-from saliency_nb.adjustment import SEPARATING, object_design
-from saliency_nb.contributions import fold_draws
+from saliency_nb.adjustment import object_design
+from saliency_nb.chance import FEWEST
+from saliency_nb.contributions import fold_draws, resampled
 from saliency_nb.core import ParameterError, rng
 from saliency_nb.fixations import FixationSet
 from saliency_nb.people import (agreement_with_people, beside_people, closer, count_objects, differences, effect_intervals,
-                                fit_counts, likeliest, lost_bits, occurring, people_maps, resampled, seen_by_all)
+                                fit_counts, likeliest, lost_bits, occurring, people_maps, seen_by_all)
 from saliency_nb.semantics import BoxRegions
 from saliency_nb.world import STUFF, THINGS, log_density, named_boxes, random_weights, sample_scene
 
@@ -157,7 +158,7 @@ def test_what_nobody_looks_at_and_what_is_not_told_apart_is_said_to_be_unknown()
     twin = np.insert(people.design, 8, people.design[:, 7], 1) # another name of thing 7
     both = fit_counts(replace(people, design=twin, semantics=[*people.semantics, 'twin']))
     t = effect_intervals(both)
-    assert (both.separating.sel(semantic=['thing 7', 'twin']) < SEPARATING).all() and t.low[['thing 7', 'twin']].isna().all()
+    assert (both.separating.sel(semantic=['thing 7', 'twin']) < FEWEST).all() and t.low[['thing 7', 'twin']].isna().all()
     assert t.effect[['thing 7', 'twin']].notna().all() and t.low.drop(['thing 7', 'twin']).notna().all()
 
 def test_a_name_in_few_images_has_no_interval():
@@ -165,7 +166,7 @@ def test_a_name_in_few_images_has_no_interval():
     column = people.design[:, regions.semantics.index('thing 2')]
     column[people.owner > 12] = 0 # elsewhere it goes without its name
     fit = fit_counts(people)
-    assert fit['count'].sel(semantic='thing 2') < SEPARATING and np.isfinite(fit.effect.sel(semantic='thing 2'))
+    assert fit['count'].sel(semantic='thing 2') < FEWEST and np.isfinite(fit.effect.sel(semantic='thing 2'))
     t = effect_intervals(fit)
     assert np.isnan(t.low['thing 2']) and np.isnan(t.p_value['thing 2']) and t.low.drop('thing 2').notna().all()
 
@@ -204,7 +205,7 @@ def test_a_name_is_worth_bits_on_unseen_images_if_it_attracts():
     t = lost_bits(count_objects(looks, regions))
     assert t.bits['thing 1'] > .05 and t.bits_low['thing 1'] > 0 and (t.bits.drop('thing 1') < .02).all()
 
-def replicated(fit, draws): return fit.effect.values, resampled(fit.effect.values, fit.influence.values, draws)
+def replicated(fit, draws): return fit.effect.values, resampled(fit.rename(image='fold'), draws)
 
 def closeness(seed, off, further):
     "Two models, whose weights are off by so much at random."

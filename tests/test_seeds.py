@@ -3,13 +3,12 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, xarray as xr
 from nightly import NIGHTLY, noted
 from saliency_nb import cli
-from saliency_nb.adjustment import SEPARATING
-from saliency_nb.chance import q_values
-from saliency_nb.contributions import p_values
+from saliency_nb.chance import FEWEST, q_values
+from saliency_nb.contributions import effect_interval, mean_effect
 from saliency_nb.core import DataError, read_json, rng
 from saliency_nb.runs import Analysis, family_of, results_of
 from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_differences, contrast_effects, effect_differences,
-                                     mean_effects, over_seeds, verdicts)
+                                     family_means, verdicts)
 from saliency_nb.world import make_world
 
 TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
@@ -52,8 +51,8 @@ def test_the_command_makes_a_family(home):
     assert [r.name for r in runs] == ['seed_0', 'seed_1']
     alignments, adjusted = results_of(home)
     assert not np.allclose(*(a.contrast for a in alignments)) # two trainings
-    over, summary = over_seeds(alignments), pd.read_csv(home/'family.csv').set_index('semantic')
-    assert np.isfinite(over.contrast).all() and np.allclose(summary.contrast, over.contrast[summary.index])
+    over, summary = family_means(contrast_effects(alignments)), pd.read_csv(home/'family.csv').set_index('semantic')
+    assert np.isfinite(over['mean']).all() and np.allclose(summary.contrast, over['mean'][summary.index])
     assert {'low_images', 'high_seeds', 'adjusted', 'adjusted_low'} <= set(summary)
     single, both = contrast_differences(*alignments), contrast_differences(alignments, alignments[::-1])
     assert set(single.index) == set(over.index) and 'q_value' not in single and (both.difference == 0).all() and (both.q_value.dropna() == 1).all()
@@ -90,7 +89,7 @@ CALM = .08 # nats; where the standard deviation between trainings is no larger, 
 def spreads(what): # 'contrast' or 'adjusted' -> table: value, seeds, images, own: nats; n; of names that have an interval
     known = read_json(Path(__file__).resolve().parent.parent/'bench/seeds.json')[what]['names']
     table = pd.DataFrame(known).T
-    return table[table.n >= SEPARATING]
+    return table[table.n >= FEWEST]
 
 def sums_of(table, g, shared, runs=5):
     "Sums over images of `runs` trainings: value, level of the training, what the images are for all, what this training makes of them."
@@ -108,7 +107,7 @@ def compared(table, g, alike, planted=None, runs=5):
     shared = images_of(table, g)
     first, counts = sums_of(table, g, shared, runs)
     second, _ = sums_of(table, g, shared if alike else images_of(table, g), runs)
-    effects = mean_effects(first + second, counts, list(table.index))
+    effects = [mean_effect(s, counts, list(table.index)) for s in first + second]
     null = effect_differences(effects[:runs], effects[runs:])
     raised = [e.assign(effect=e.effect + .3 * (e.semantic == planted)) for e in effects[:runs]]
     return null, effect_differences(raised, effects[runs:])
@@ -138,7 +137,7 @@ def test_single_trainings_of_one_kind_differ_and_families_do_not():
         g = rng(r, 'single')
         shared = images_of(table, g)
         (a, b), counts = sums_of(table, g, shared, runs=2)
-        single.append((q_values(p_values(a - b, counts)) < .05).mean())
+        single.append((q_values(effect_interval(mean_effect(a - b, counts, list(table.index)))[2]) < .05).mean())
         families.append((compared(table, g, alike=True)[0].q_value < .05).mean())
     print(f'names at q < .05: single trainings {np.mean(single):.0%}, families {np.mean(families):.1%}')
     assert np.mean(single) > .25 and np.mean(families) < .03
