@@ -277,7 +277,7 @@ def published_columns(
     low, high = contribution_interval(value, replicated, (of_folds(alignment, 'fold_count') > 0).sum(1))
     load = abs(weights)[:, None] * shares
     total = load.sum(0)
-    named = np.divide((load * kept).sum(0), total, out=np.full(len(total), np.nan), where=total > 0)
+    named = (load * kept).sum(0) / np.where(total > 0, total, np.nan)
     return found | dict(contribution_low=low, contribution_high=high, named=named)
 
 # %% ../nbs/35_contributions.ipynb #8310d89d
