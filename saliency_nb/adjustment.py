@@ -21,7 +21,7 @@ from .bases import FactorizedSaliency
 from .thresholds import Accumulator, UsualMaps, basis_logits, gathered
 from .semantics import BoxRegions, Regions, box_coverage, covered
 from .chance import FEWEST, fold_of, q_values
-from .dissection import Batch, lifted, one_pass, open_probe, over_regions
+from .dissection import Batch, lifted, one_pass, open_probe, over_regions, zeros
 
 # %% ../nbs/34_adjustment.ipynb #797158fd
 def boxed_objects(regions, image, grid) -> tuple: # names (R, C) bool, masks (R, h, w) bool
@@ -76,10 +76,11 @@ def object_design(
     image: str, # image id
     grid: tuple[int, int], # (h, w)
     depth: float = .8, # of the cores; 0: whole objects
-) -> tuple: # design (R, C + 2): names, named at all, log of the share of the image; cells (R, h w), rows sum to 1
+) -> tuple: # design (R, C + 2): names, named at all, log share of the image; cells (R, h w), rows sum to 1
     "An image as rows of the additive model, and what turns a map into its means at the cores."
     names, masks = named_objects(regions, image, grid)
-    cells = np.array([(core_cells(m, depth) if n.any() else m).ravel() for n, m in zip(names, masks)], np.float32)
+    cores = [core_cells(m, depth) if n.any() else m for n, m in zip(names, masks)]
+    cells = np.reshape(cores, (len(masks), -1)).astype(np.float32)
     cells /= cells.sum(1, keepdims=True)
     size = np.log(masks.mean((1, 2)))
     return np.column_stack([names, names.any(1), size]).astype(float), cells
@@ -92,7 +93,7 @@ def centred(values): # (R, ...)
 # %% ../nbs/34_adjustment.ipynb #44e3e194
 FOLDS = 20 # parts of the images that the sums of activations are kept in
 
-def without(total, own, images, seen): # sums (R, N) over `images` images; own (R, N); is this image one of them?
+def without(total, own, images, seen): # sums (R, N) over `images` images; own (R, N); is it one of them?
     "The mean of the other images."
     return (total - seen * own) / max(images - seen, 1)
 
@@ -101,20 +102,22 @@ class Adjustment(Accumulator):
     def __init__(self,
         regions: Regions, # named regions of the images
         n: int, # maps per image (bases)
-        usual: xr.Dataset | None = None, # from `UsualMaps`: sum of activations; None: position is not held fixed
+        usual: xr.Dataset | None = None, # from `UsualMaps`; None: position is not held fixed
         depth: float = .8, # of the cores
         inside = None, # ids of the images that are in the usual map themselves; None: by their names
     ):
-        self.regions, self.depth, self.usual = regions, depth, usual
-        self.lifted, self.objects = None, []
+        self.regions, self.depth = regions, depth
+        self.usual, self.lifted = usual, None
+        self.objects = []
         known = [] if usual is None else usual.image.values.tolist()
         self.images, self.inside = len(known), set(known if inside is None else inside)
         content = '' if usual is None else hashlib.sha256(usual.total.values.tobytes()).hexdigest()
-        self.stamp = fingerprint(fingerprint_code('adjustment'), depth, content, self.images, sorted(self.inside))
+        code = fingerprint_code('adjustment')
+        self.stamp = fingerprint(code, depth, content, self.images, sorted(self.inside))
         P = len(regions.semantics) + 3
         shapes = dict(left=(FOLDS, P, P), right=(P, n), on_right=(FOLDS, P, n), on_place=(FOLDS, P, n),
                       on_own=(FOLDS, n), on_with=(FOLDS, n), level=(n,), square=(n,), places=(1,))
-        self.sums = {k: torch.zeros(*shape, dtype=torch.double) for k, shape in shapes.items()}
+        self.sums = zeros(shapes, 'cpu')
 
     def add(self, batch: Batch):
         "Add a batch of a pass."
@@ -133,7 +136,8 @@ class Adjustment(Accumulator):
         usual: dict | None, # lift (1, h, w), on (N, h, w): sums over the images `inside`
     ):
         "Add maps of some images."
-        designs, cells = zip(*(object_design(self.regions, i, maps['lift'].shape[2:], self.depth) for i in ids))
+        grid = maps['lift'].shape[2:]
+        designs, cells = zip(*(object_design(self.regions, i, grid, self.depth) for i in ids))
         owner = np.repeat(np.arange(len(ids)), [len(d) for d in designs])
         there = torch.from_numpy(np.concatenate(cells)).to(maps['lift'])
         rows = torch.from_numpy(owner).to(there.device)
@@ -192,14 +196,14 @@ class Adjustment(Accumulator):
 
 def unpacked(state): # [(id, columns, X, y), ...]
     rows, width = state['shapes'].T
-    cut = lambda name, sizes: np.split(state[name], np.cumsum(sizes)[:-1])
+    def cut(name, sizes): return np.split(state[name], np.cumsum(sizes)[:-1])
     each = zip(state['ids'], cut('columns', width), cut('X', rows * width), cut('y', rows))
     return [(str(i), c, x.reshape(len(y), len(c)), y) for i, c, x, y in each][1:]
 
 # %% ../nbs/34_adjustment.ipynb #7e220007
 def separating(
     objects: list, # (id, columns, X, y) per image, of an `Adjustment`
-    inverse: np.ndarray, # (P, P), of the normal equations without a ridge, the level of all names taken as known
+    inverse: np.ndarray, # (P, P), of the normal equations without a ridge, given the level of all names
     place: np.ndarray, # (C + 3,), where a column is among the P
     directions: np.ndarray, # (P, M), combinations of names whose effect is asked for
 ) -> np.ndarray: # (M,)
@@ -382,7 +386,7 @@ def responses(
     replicates: int = 100, # bootstrap samples of the folds
     seed: int = 0, # of the resampling
 ) -> dict: # on (N, C), on_frequency (N, C), NaN for dead bases; empty where there are no activations
-    "What each name adds to each activation, in its standard deviations; in which share of samples `RESPONDS` or more."
+    "What names add to activations, in standard deviations; in which share of samples `RESPONDS` or more."
     level, square, places = (total.sums[k].numpy() for k in ('level', 'square', 'places'))
     if not places[0]: return {}
     level = level / places

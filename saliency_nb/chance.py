@@ -24,7 +24,9 @@ class RegionMasks(Dataset):
         grid: tuple[int, int], # (h, w) of the bases
         limit: float = 1e9, # bytes that may be kept
     ):
-        self.regions, self.grid, self.left, self.kept = regions, tuple(grid), limit, {}
+        self.regions, self.grid = regions, tuple(grid)
+        self.places = grid[0] * grid[1]
+        self.left, self.kept = limit, {}
         self.ids, self.index = regions.ids, {s: i for i, s in enumerate(regions.semantics)}
 
     def __len__(self): return len(self.ids)
@@ -32,14 +34,14 @@ class RegionMasks(Dataset):
     def bits(self, i): # indices of the semantics, (C, K / 8) masks as bits
         if i in self.kept: return self.kept[i]
         names, masks = self.regions.masks(self.ids[i], self.grid)
-        bits = np.packbits(masks.reshape(len(names), self.grid[0] * self.grid[1]), axis=1)
+        bits = np.packbits(masks.reshape(len(names), self.places), axis=1)
         found = np.array([self.index[n] for n in names], int), bits
         if bits.nbytes + 200 <= self.left:
             self.left -= bits.nbytes + 200
             self.kept[i] = found
         return found
 
-    def unpacked(self, bits): return np.unpackbits(bits, axis=-1, count=self.grid[0] * self.grid[1]).astype(bool)
+    def unpacked(self, bits): return np.unpackbits(bits, axis=-1, count=self.places).astype(bool)
 
     def __getitem__(self, i): # indices of the semantics, (C, K) bool
         names, bits = self.bits(i)
@@ -90,8 +92,8 @@ class Layouts:
         def mean(v): return np.bincount(name, v, C) / np.maximum(self.count, 1)
         self.area = mean(share) # (C,) mean share of the grid
         spread = sum(mean(v**2) - mean(v)**2 for v in middle.T)
-        self.spread = np.sqrt(np.maximum(spread, 0)) # (C,) of the middles, root mean square, sides of the image
-        self.rank = np.argsort(np.argsort([str(i) for i in masks.ids])) # so that the order of images does not matter
+        self.spread = np.sqrt(np.maximum(spread, 0)) # (C,) of the middles, root mean square, image sides
+        self.rank = np.argsort(np.argsort([str(i) for i in masks.ids])) # in whatever order the images are
         self.frequent = np.argsort(-self.count, kind='stable')[:most]
         column = np.full(C, -1)
         column[self.frequent] = np.arange(len(self.frequent))
@@ -124,7 +126,8 @@ def strata(
     features = main_directions(features.reshape(len(features), -1).astype(float))
     k = min(len(features) // size, 200)
     if k < 2 or not features.size or np.ptp(features) < 1e-9: return found
-    centres, label = kmeans2(features, k, minit='++', seed=derived_seed(0, 'strata', semantic), missing='warn')
+    seed = derived_seed(0, 'strata', semantic)
+    centres, label = kmeans2(features, k, minit='++', seed=seed, missing='warn')
     large = np.flatnonzero(np.bincount(label, minlength=k) > PARTNERS)
     if not len(large): return found
     near = large[cdist(features, centres[large]).argmin(1)]
@@ -207,7 +210,7 @@ class Guests:
 
     def of(self,
         i: int, # position of an image
-    ) -> tuple: # semantics, positions of the images the regions are from, how often each is brought; (G,) each
+    ) -> tuple: # semantics, positions of the images they are from, how often each is brought; (G,) each
         "Regions brought to one image."
         start, end = np.searchsorted(self.rows[0], [i, i + 1])
         return self.rows[1:, start:end]
@@ -223,7 +226,7 @@ def paired_test(
     n = np.asarray(n, float)
     variance = (squares - total**2 / np.maximum(n, 1)) / np.maximum(n - 1, 1)
     tested = (n >= least) & (squares > 1e-9) # a basis that makes no difference anywhere cannot be tested
-    t = total / np.sqrt(np.maximum(variance * n, 1e-12)) # the same difference in every image: as sure as can be
+    t = total / np.sqrt(np.maximum(variance * n, 1e-12)) # equal differences: as sure as can be
     return np.where(tested, stats.t.sf(t, np.maximum(n - 1, 1)), np.nan)
 
 def q_values(

@@ -6,8 +6,8 @@
 __all__ = ['CHOSEN', 'COLUMNS', 'semantic_shares', 'beyond_chance', 'name_shares', 'routes', 'named_share', 'same_routes',
            'mean_effect', 'effect_interval', 'resampled', 'fold_draws', 'replicated_contributions',
            'contribution_interval', 'permuted_orders', 'naming_p_values', 'of_folds', 'fold_sums', 'measured',
-           'contrast_effect', 'position_effect', 'local_effect', 'columns', 'adjusted_columns', 'published_columns',
-           'contributions', 'read_authors']
+           'contrast_effect', 'position_effect', 'local_effect', 'columns', 'contrast_columns', 'adjusted_columns',
+           'published_columns', 'contributions', 'read_authors']
 
 # %% ../nbs/35_contributions.ipynb #b42dedee
 import numpy as np, pandas as pd, torch, xarray as xr
@@ -36,7 +36,7 @@ def semantic_shares(
 def beyond_chance(
     alignment: xr.Dataset, # from `dissect`
 ) -> np.ndarray: # (N, C) >= 0
-    "Alignment minus its chance level, zero where it is not above it; as it is where no chance level is known."
+    "Alignment minus its chance level, zero where not above it; as it is where no chance level is known."
     if 'chance_iou' not in alignment: return np.nan_to_num(alignment.iou.values)
     lift = np.nan_to_num((alignment.iou - alignment.chance_iou).values).clip(min=0)
     return np.where(alignment.q_value.values < .05, lift, 0.) if 'q_value' in alignment else lift
@@ -75,7 +75,8 @@ def same_routes(
     a, b = routes(first, top), routes(second, top)
     names = [s for s in a if s in b]
     if not names:
-        raise ParameterError('the two models were probed on different semantics: there is nothing to compare.')
+        raise ParameterError('the two models were probed on different semantics: '
+                             'there is nothing to compare.')
     named = np.minimum(named_share(first, top)[names], named_share(second, top)[names])
     a, b = a.loc[names, names], b.loc[names, names]
     length = np.sqrt((a**2).sum() * (b**2).sum())
@@ -125,7 +126,7 @@ def replicated_contributions(
     weights: np.ndarray, # (N,)
     draws: np.ndarray, # (R, F), from `fold_draws`
     top: int = 5, # semantics kept per basis
-) -> tuple[np.ndarray, np.ndarray]: # I(c) in every replicate, (R, C); how often basis n keeps c, (N, C) in [0, 1]
+) -> tuple: # I(c) in every replicate, (R, C); how often basis n keeps c, (N, C), 0 to 1
     "The published contribution in every bootstrap sample: one product of draws and folds per basis."
     iou = torch.from_numpy(alignment.fold_iou.transpose('basis', 'semantic', 'fold').values)
     count = torch.from_numpy(alignment.fold_count.transpose('semantic', 'fold').values).float()
@@ -155,7 +156,7 @@ def permuted_orders(
     weights: np.ndarray, # (N,)
     permutations: int, # P
     seed: int, # of the permutations
-    matched: int = 0, # size of the groups of similar |weight| that are permuted among themselves; 0: all among all
+    matched: int = 0, # size of groups of similar |weight|, permuted among themselves; 0: all among all
 ) -> np.ndarray: # (P, N) indices
     "Random names for bases: permutations, of all or among bases of similar |weight|."
     group = np.zeros(len(weights), int)
@@ -191,7 +192,7 @@ def of_folds(
 
 def fold_sums(
     alignment: xr.Dataset, # from `dissect`
-) -> tuple: # sums (C, F) of the contrast of the whole logit, nats; counts (C, F) of the images that have an outside
+) -> tuple: # sums (C, F) of the contrast of the logit, nats; counts (C, F) of images that have an outside
     "What the contrast is the mean of."
     counts = 'fold_sides' if 'fold_sides' in alignment else 'fold_count'
     return of_folds(alignment, 'fold_contrast'), of_folds(alignment, counts)
@@ -219,14 +220,14 @@ def position_effect(
 
 def local_effect(
     alignment: xr.Dataset, # from `dissect`
-) -> xr.Dataset: # as from `mean_effect`; it rests on the folds with the semantic or on those without, whichever are fewer
-    "C_loc(c): the contrast minus that of the same regions on images that lack c, nats; NaN where no image lacks it."
+) -> xr.Dataset: # as from `mean_effect`; rests on the folds with or without the semantic, the fewer
+    "C_loc(c): the contrast minus that of the same regions on images without c, nats; NaN without such."
     sums, counts = fold_sums(alignment)
     hosts, visits = of_folds(alignment, 'fold_hosts'), of_folds(alignment, 'fold_visits')
     without = (visits > 0).sum(1)
     mean = hosts.sum(1) / np.maximum(visits.sum(1), 1)
     few = np.sqrt(without / np.maximum(without - 1, 1)) # Student's n / (n - 1)
-    chance = (hosts - mean[:, None] * visits) * few[:, None] # sums to zero: which images lack c is chance, too
+    chance = (hosts - mean[:, None] * visits) * few[:, None] # sums to zero: it is chance which images lack c
     images = np.minimum((counts > 0).sum(1), without)
     return measured(alignment, sums - of_folds(alignment, 'fold_elsewhere') - chance, images)
 
@@ -240,12 +241,22 @@ def columns(
     known = effect.effect.where(effect['count'] > 0).values
     return {value: known, f'{prefix}low': low, f'{prefix}high': high, f'{prefix}q': q_values(p)}
 
-def adjusted_columns(adjustment) -> dict: # adjusted, adjusted_low, adjusted_high, adjusted_q, separating, aliases
+def contrast_columns(alignment) -> dict: # name of the column -> (C,)
+    "C, C_loc and the contrast of position, as far as they were measured."
+    found = {}
+    if 'contrast' in alignment: found['contrast'] = alignment.contrast.sum('basis', min_count=1).values
+    if 'fold_contrast' in alignment: found |= columns(contrast_effect(alignment), 'contrast')
+    if 'fold_elsewhere' in alignment: found |= columns(local_effect(alignment), 'local', 'local_')
+    if 'fold_position' in alignment: found['position'] = position_effect(alignment).effect.values
+    return found
+
+def adjusted_columns(adjustment) -> dict: # name of the column -> (C,)
     "What each name adds by itself, and how far that is known."
-    kept = dict(adjusted='effect', adjusted_low='low', adjusted_high='high', adjusted_q='q_value', separating='separating')
+    kept = {'adjusted': 'effect', 'adjusted_low': 'low', 'adjusted_high': 'high', 'adjusted_q': 'q_value'}
     group, names = adjustment.group.values, adjustment.semantic.values
     aliases = [', '.join(names[(group == g) & (names != s)]) if g >= 0 else '' for s, g in zip(names, group)]
-    return {column: adjustment[k].values for column, k in kept.items()} | dict(aliases=aliases)
+    found = {column: adjustment[k].values for column, k in kept.items()}
+    return found | dict(separating=adjustment.separating.values, aliases=aliases)
 
 def published_columns(
     alignment: xr.Dataset, # from `dissect`, or from `read_authors`
@@ -258,14 +269,15 @@ def published_columns(
     "I(c), its interval and its test; how often bases named c keep that name, weighted by |w_n| p(c|n)."
     shares = semantic_shares(alignment.iou.values, top)
     value = weights @ shares
-    found = dict(contribution=value, contribution_q=q_values(naming_p_values(shares, weights, permutations, seed)))
+    p = naming_p_values(shares, weights, permutations, seed)
+    found = dict(contribution=value, contribution_q=q_values(p))
     if 'fold_iou' not in alignment: return found
     draws = fold_draws(alignment.sizes['fold'], replicates, seed)
     replicated, kept = replicated_contributions(alignment, weights, draws, top)
     low, high = contribution_interval(value, replicated, (of_folds(alignment, 'fold_count') > 0).sum(1))
     load = abs(weights)[:, None] * shares
     total = load.sum(0)
-    named = np.divide((load * kept).sum(0), total, out=np.full(len(total), np.nan), where=total > 0)
+    named = (load * kept).sum(0) / np.where(total > 0, total, np.nan)
     return found | dict(contribution_low=low, contribution_high=high, named=named)
 
 # %% ../nbs/35_contributions.ipynb #8310d89d
@@ -298,19 +310,15 @@ def contributions(
     if len(weights) != alignment.sizes['basis']:
         raise ParameterError(f"{len(weights)} weights for {alignment.sizes['basis']} bases: "
                              'give the weights of the dissected model.')
-    found = {k: alignment[k].values for k in ('semantic', 'category')}
+    known = 'semantic', 'category', 'count', 'area', 'spread'
+    found = {k: alignment[k].values for k in known if k in alignment}
     found |= published_columns(alignment, weights, top, replicates, permutations, seed)
-    if 'contrast' in alignment: found |= dict(contrast=alignment.contrast.sum('basis', min_count=1).values)
-    if 'fold_contrast' in alignment: found |= columns(contrast_effect(alignment), 'contrast')
-    if 'fold_elsewhere' in alignment: found |= columns(local_effect(alignment), 'local', 'local_')
-    if 'fold_position' in alignment: found |= dict(position=position_effect(alignment).effect.values)
-    kept = dict(n_images='count', area='area', spread='spread')
-    found |= {column: alignment[k].values for column, k in kept.items() if k in alignment}
+    found |= contrast_columns(alignment)
     if adjustment is not None: found |= adjusted_columns(adjustment.reindex(semantic=alignment.semantic))
-    table = pd.DataFrame(found).rename(columns=dict(q='q_value'))
+    table = pd.DataFrame(found).rename(columns=dict(q='q_value', count='n_images'))
     if 'local' in table: table['elsewhere'] = table.contrast - table.local
-    by = 'contrast' if 'contrast' in table else 'contribution'
-    return table.reindex(columns=list(COLUMNS)).sort_values(by, ascending=False, ignore_index=True)
+    table = table.reindex(columns=list(COLUMNS))
+    return table.sort_values(['contrast', 'contribution'], ascending=False, ignore_index=True)
 
 # %% ../nbs/35_contributions.ipynb #92a4eb7d
 def read_authors(
@@ -324,4 +332,5 @@ def read_authors(
                         'give the checkpoint of the model that was dissected.')
     kinds = [category(s) for s in found.semantic.values]
     found = found.assign(weight=('basis', w)).assign_coords(category=('semantic', kinds))
-    return found.assign_attrs(note='no intervals and no contrast: the file holds neither counts nor activations')
+    note = 'no intervals and no contrast: the file holds neither counts nor activations'
+    return found.assign_attrs(note=note)

@@ -78,7 +78,10 @@ def against_random_names(
 
 # %% ../nbs/41_controls.ipynb #41c00019
 CLAIMS = dict( # what each needs
-    contrast=('fold_contrast',), local=('fold_elsewhere',), adjusted=('effect', 'influence'), contribution=('fold_iou',))
+    contrast=('fold_contrast',),
+    local=('fold_elsewhere',),
+    adjusted=('effect', 'influence'),
+    contribution=('fold_iou',))
 
 def check_claim(
     column: str, # the claim
@@ -123,11 +126,11 @@ def controls(
     **others, # control, e.g. untrained -> its alignment, or, for the claim 'adjusted', its adjusted contrasts
 ) -> pd.DataFrame: # index: semantic; the claim, low, high, a column per control, not_beaten
     "Each claim beside its negative controls, nats, and which it does not beat; raises `ParameterError`."
-    check_claim(column, adjustment if column == 'adjusted' else alignment, others)
-    if column == 'contribution':
-        claim, theirs = against_random_names(alignment, top, permutations, replicates, seed)
-    else:
-        claim, theirs = effect_beyond(*effects_of(column, adjustment if column == 'adjusted' else alignment, others))
+    model = adjustment if column == 'adjusted' else alignment
+    check_claim(column, model, others)
+    if column == 'contribution': found = against_random_names(model, top, permutations, replicates, seed)
+    else: found = effect_beyond(*effects_of(column, model, others))
+    claim, theirs = found
     values = {k: t.value for k, t in theirs.items()}
     found = claim.rename(columns=dict(value=column)).assign(**values, not_beaten=not_beaten(claim, theirs))
     return found.sort_values(column, ascending=False)
@@ -135,8 +138,8 @@ def controls(
 def not_beaten(claim, theirs) -> np.ndarray: # (C,) text
     "Controls, or 'zero' (its own interval holds it), or 'no interval'; '': it beats all."
     sure = beyond(claim.value, claim.low, claim.high)
-    lost = {k: ~beyond(claim.value, t.low, t.high) for k, t in theirs.items()}
-    which = [', '.join(k for k in lost if lost[k][i]) for i in range(len(claim))]
+    lost = pd.DataFrame({k: ~beyond(claim.value, t.low, t.high) for k, t in theirs.items()}, claim.index)
+    which = [', '.join(lost.columns[row]) for row in lost.to_numpy(bool)]
     return np.where(claim.low.isna() | claim.high.isna(), 'no interval', np.where(sure, which, 'zero'))
 
 # %% ../nbs/41_controls.ipynb #41c0002f
@@ -163,7 +166,8 @@ def beside_area(
         if n < 6:
             raise ParameterError(f"only {n} names have a claim '{k}', an area and a truth: "
                                  'a partial rank correlation needs six or more.')
-        x, t, both = r.claim.area, r.claim.truth, r.area.truth
+        x, t = r.claim.area, r.claim.truth
+        both = r.area.truth
         given = (t - x * both) / np.sqrt((1 - x**2) * (1 - both**2))
         row = dict(names=n)
         found = ('area', 'area', x, 0), ('truth', 'truth', t, 0), ('given_area', 'given', given, 1)

@@ -13,14 +13,16 @@ import json
 from functools import cached_property, partial
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import numpy as np, torch, xarray as xr
+import numpy as np, pandas as pd, torch, xarray as xr
 from torch.utils.data import Dataset
-from .core import DataError, ParameterError, fingerprint, fingerprint_code, read_json, versions, write_json
+from .core import DataError, ParameterError, fingerprint, fingerprint_code
+from .core import read_json, versions, write_json
 from .fixations import read_image
 from .bases import FactorizedSaliency, basis_saliency, basis_weights
 from .thresholds import Accumulator, Together, accumulate, basis_logits, model_fingerprint
 from .semantics import Regions
-from .chance import PARTNERS, Guests, Layouts, Partners, RegionMasks, fold_of, paired_test, q_values
+from .chance import PARTNERS, Guests, Layouts, Partners, RegionMasks
+from .chance import fold_of, paired_test, q_values
 
 # %% ../nbs/33_dissection.ipynb #7e110007
 def over_regions(
@@ -37,7 +39,7 @@ def over_regions(
 
 # %% ../nbs/33_dissection.ipynb #cfad87d0
 class Probe(Dataset):
-    "Probe images with their own regions, those of their partners, and their guests, on the grid of the bases."
+    "Probe images with their own regions, their partners' and their guests, on the grid of the bases."
     def __init__(self,
         regions: Regions, # named regions of the probe images
         grid: tuple[int, int], # (h, w) of the bases
@@ -63,11 +65,11 @@ class Probe(Dataset):
                 if j >= 0: row[k] = self.masks.one(j, name)
         return others
 
-    def brought(self, i): # names (G,), masks (G, K) bool, ids of the images they are from, share of each in a mean (G,)
+    def brought(self, i): # names (G,), masks (G, K) bool, ids of their images, share of each in a mean (G,)
         "Regions of other images, of semantics that an image lacks."
         names, sources, times = self.guests.of(i)
         masks = [self.masks.one(j, name) for j, name in zip(sources, names)]
-        masks = np.array(masks, bool).reshape(len(names), np.prod(self.masks.grid))
+        masks = np.array(masks, bool).reshape(len(names), self.masks.places)
         return names, masks, [self.ids[j] for j in sources], 1 / times
 
     def __getitem__(self, i): # position, image, names (C,), masks (C, K) bool, others, guests
@@ -117,7 +119,7 @@ class Placed:
         maps: torch.Tensor, # (B, R, h, w)
     ) -> tuple: # (M, R) float64, twice; outside is zero where the region covers everything
         "Mean of every map inside and outside of every region of its image."
-        level = maps.flatten(2).mean(2, keepdim=True) # taken off first: small differences do not drown in rounding
+        level = maps.flatten(2).mean(2, keepdim=True) # taken off first, for small differences
         within = self.inside(maps.flatten(2) - level)
         level = level[self.owner, :, 0].double()
         return within / self.area + level, (level - within / self.rest.clamp(min=1)) * (self.rest > 0)
@@ -136,7 +138,8 @@ class Batch:
         lift, # activations -> parts of the log density, as `lifted`
     ):
         self.position, _, names, masks, others, guests = zip(*items)
-        self.ids, self.logits, self.lift, device = ids, logits, lift, logits.device
+        self.ids, self.logits = ids, logits
+        self.lift, device = lift, logits.device
         self.own = Placed(names, masks, device)
         self.others = torch.from_numpy(np.concatenate(others)).to(device).float() # (M, PARTNERS, K)
         names, masks, sources, shares = zip(*guests)
@@ -153,7 +156,7 @@ class Batch:
         fold = self.folds(self.ids, folds)
         return self.own.names * folds + fold[self.own.owner]
 
-    def guest_rows(self, folds): # (G,) twice: the fold of the image the region is from; of that it is brought to
+    def guest_rows(self, folds): # (G,) twice: by the fold of its own image; of that it is brought to
         first, here = self.guests.names * folds, self.folds(self.ids, folds)[self.guests.owner]
         return first + self.folds(self.sources, folds), first + here
 
@@ -201,8 +204,9 @@ class Alignment(Accumulator):
         self.stamp = fingerprint(limits.tolist(), folds)
         self.limits = torch.from_numpy(limits).to(device)[:, None]
         pairs = ('iou', 'both', 'either', 'chance', 'ahead', 'ahead_squared')
-        shapes = dict.fromkeys(pairs, (semantics, 2 * self.n)) | dict(compared=(semantics,), active=(2 * self.n,))
-        self.sums = zeros(shapes | dict(places=(1,), fold_iou=(semantics * folds, self.n)), device)
+        shapes = dict.fromkeys(pairs, (semantics, 2 * self.n))
+        shapes |= dict(compared=(semantics,), active=(2 * self.n,), places=(1,))
+        self.sums = zeros(shapes | dict(fold_iou=(semantics * folds, self.n)), device)
 
     def active(self, batch) -> torch.Tensor: # (B, 2 N, K) 0 or 1
         "Places above the upper, then those below the lower thresholds."
@@ -211,7 +215,8 @@ class Alignment(Accumulator):
 
     def add(self, batch: Batch):
         "Add a batch."
-        on, s, own = self.active(batch), self.sums, batch.own
+        on = self.active(batch)
+        s, own = self.sums, batch.own
         size = on.sum(2).double() # (B, 2 N)
         s['active'] += size.sum(0)
         s['places'] += len(on) * on.shape[2]
@@ -237,7 +242,7 @@ class Alignment(Accumulator):
 
 # %% ../nbs/33_dissection.ipynb #7e110011
 class Contrast(Accumulator):
-    "Activations and parts of the log density inside and outside of regions, at home and on images without the semantic."
+    "Activations and parts of the log density inside and outside of regions, at home and as guests."
     def __init__(self,
         n: int, # number of bases
         semantics: int, # how many there are
@@ -248,18 +253,20 @@ class Contrast(Accumulator):
         per_image: int = 5000, # most images for which the contrast is kept image by image
     ):
         self.folds, self.position = folds, None
-        if position is not None: self.position = torch.from_numpy(np.asarray(position, np.float32)).to(device)
-        self.stamp = fingerprint(folds, None if position is None else np.asarray(position).tolist())
+        self.stamp = fingerprint(folds, np.asarray(position).tolist())
         shapes = dict.fromkeys(('inside', 'outside', 'contrast', 'elsewhere'), (semantics, n))
         shapes |= dict.fromkeys(('count', 'hosted'), (semantics,))
-        per_fold = 'contrast', 'count', 'sides', 'elsewhere', 'hosts', 'visits', *['position'] * (position is not None)
+        per_fold, pairs = ['contrast', 'count', 'sides', 'elsewhere', 'hosts', 'visits'], (images, semantics)
+        if position is not None:
+            self.position = torch.from_numpy(np.asarray(position, np.float32)).to(device)
+            per_fold.append('position')
         shapes |= {f'fold_{k}': (semantics * folds,) for k in per_fold}
-        if images <= per_image: shapes |= dict.fromkeys(('image_contrast', 'image_there'), (images, semantics))
+        if images <= per_image: shapes |= dict(image_contrast=pairs, image_there=pairs)
         self.sums = zeros(shapes, device)
 
     def add(self, batch: Batch):
         "Add a batch."
-        s, own, cell = self.sums, batch.own, batch.fold_rows(self.folds)
+        s, own = self.sums, batch.own
         inside, outside = own.sides(batch.activations)
         contrast, here = own.contrast(batch.parts), (own.rest[:, 0] > 0).double()
         each = torch.ones_like(here)
@@ -267,7 +274,8 @@ class Contrast(Accumulator):
         for k, v in per_name.items(): added(s[k], own.names, v)
         per_fold = dict(contrast=contrast.sum(1), count=each, sides=here)
         if self.position is not None: per_fold['position'] = self.alone(batch)
-        for k, v in per_fold.items(): added(s[f'fold_{k}'], cell, v)
+        rows = batch.fold_rows(self.folds)
+        for k, v in per_fold.items(): added(s[f'fold_{k}'], rows, v)
         self.add_guests(batch)
         if 'image_contrast' in s:
             at = torch.tensor(batch.position, device=own.names.device)[own.owner]
@@ -298,7 +306,7 @@ def one_pass(
     accumulators: list, # each with `add`, `state`, `merge`, `share`, and a `stamp` of what it was made with
     tau: float = 1., # log density per logit
     batch: int = 10, # images per forward pass
-    **resuming, # `folder` and `every` of `accumulate`; sums of other code, models, images are not gone on from
+    **resuming, # `folder`, `every` of `accumulate`; sums of other code, models, images are not gone on from
 ):
     "Show every probe image to all accumulators."
     model.eval()
@@ -315,7 +323,8 @@ MEANINGS = dict(
     chance_iou="mean IoU with the regions that the semantic has in the image's partners",
     p_value='one-sided t test: on at the own region more than at those of partners; NaN: untested',
     q_value='Benjamini & Hochberg over all tested pairs',
-    inside='mean activation inside', outside='mean activation outside',
+    inside='mean activation inside',
+    outside='mean activation outside',
     contrast='mean of tau l_n inside - mean outside, mean over images, nats',
     elsewhere='the same of the same regions on images that lack the semantic, nats',
     fold_iou="sum over the fold's images",
@@ -326,11 +335,16 @@ MEANINGS = dict(
     spread='how far the middles of its regions lie from their mean, root mean square, sides of the image',
     fold_position="sum over the fold's images of the contrast of position alone, nats",
     image_contrast='contrast of the whole log density, nats',
-    fold_count="the fold's images that contain the semantic", fold_sides='those of them that contain something else, too',
-    area='mean share of the grid', count='images that contain the semantic', compared='those that have partners',
+    fold_count="the fold's images that contain the semantic",
+    fold_sides='those of them that contain something else, too',
+    area='mean share of the grid',
+    count='images that contain the semantic',
+    compared='those that have partners',
     strata='groups of images of like layout that their partners are from',
-    weight='sum of the kernel that reads the basis out', active_probe='share of the places of the probe that is active',
-    saturated='share of places with activation < 0.01 or > 0.99', trained='the model was trained on this image')
+    weight='sum of the kernel that reads the basis out',
+    active_probe='share of the places of the probe that is active',
+    saturated='share of places with activation < 0.01 or > 0.99',
+    trained='the model was trained on this image')
 
 def mean_over(
     total: np.ndarray, # (C, ...)
@@ -370,9 +384,11 @@ def contrasts(
     sides = folds['fold_sides'].sum(1)
     counts = dict(inside=s['count'], outside=sides, contrast=sides, elsewhere=s['hosted'].round())
     found = {k: (('semantic', 'basis'), mean_over(s[k], n)) for k, n in counts.items()}
-    found |= {k: (('semantic', 'fold'), v) for k, v in folds.items()} | dict(count=('semantic', s['count'].astype(int)))
+    found |= {k: (('semantic', 'fold'), v) for k, v in folds.items()}
+    found['count'] = 'semantic', s['count'].astype(int)
     if 'image_contrast' in s:
-        found['image_contrast'] = ('image', 'semantic'), np.where(s['image_there'] > 0, s['image_contrast'], np.nan)
+        each = np.where(s['image_there'] > 0, s['image_contrast'], np.nan)
+        found['image_contrast'] = ('image', 'semantic'), each
     return found
 
 # %% ../nbs/33_dissection.ipynb #7e110018
@@ -405,7 +421,8 @@ def with_model(
     found['weight'] = 'basis', basis_weights(model).cpu().numpy()
     known = thresholds.to_dataset(name='threshold').reset_coords().rename(lower='threshold_lower')
     found = found.assign({k: ('basis', known[k].values) for k in known.data_vars})
-    if trained and 'image' in found.dims: found['trained'] = 'image', np.isin(found.image, [*trained]).astype(np.int8)
+    if trained and 'image' in found.dims:
+        found['trained'] = 'image', np.isin(found.image, [*trained]).astype(np.int8)
     recipe = getattr(model, 'recipe', {})
     attrs = dict(model=model_fingerprint(model), tau=float(tau), phase=model.phase, n_bases=len(thresholds))
     attrs |= dict(quantile=float(thresholds.attrs.get('quantile', np.nan)), trained_on=len(trained))
@@ -434,8 +451,8 @@ def open_probe(
     grid = basis_logits(model, [torch.zeros(3, *size)]).shape[2:]
     probe = Probe(regions, tuple(int(g) for g in grid), size)
     if probe.layouts.count.any(): return probe
-    raise DataError('no probe image has a region on the grid of the bases; give regions that belong to the images, '
-                    'or lower min_images (--min-images).')
+    raise DataError('no probe image has a region on the grid of the bases; '
+                    'give regions that belong to the images, or lower min_images (--min-images).')
 
 def dissect(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -451,7 +468,7 @@ def dissect(
     also: tuple = (), # more accumulators, to share the pass
     **resuming, # `folder` and `every` of `accumulate`
 ) -> xr.Dataset: # (basis, semantic), folds: see `MEANINGS`
-    "Alignment O[n, c] and exact contrast d[n, c] of bases with semantics; raises `ParameterError`, `DataError`."
+    "Alignment O[n, c] and contrast d[n, c] of bases with semantics; raises `ParameterError`, `DataError`."
     check_thresholds(model, thresholds)
     probe, device = open_probe(model, regions, size), sums_device(model)
     total = Alignment(thresholds, len(regions.semantics), folds, device)
@@ -477,7 +494,7 @@ def write_dissection(
 ) -> Path: # the file
     "Alignments in the authors' format."
     rows = [row.to_series().dropna().sort_values(ascending=False, kind='stable') for row in alignment.iou]
-    return write_json([{str(s): float(v) for s, v in row.items()} for row in rows], path)
+    return write_json([row.to_dict() for row in rows], path)
 
 def read_dissection(
     path, # proto_dessection_result_<model>.json
@@ -489,6 +506,6 @@ def read_dissection(
         raise DataError(f'{path}: is no list with a dictionary {{semantic: IoU}} per basis; '
                         'give proto_dessection_result_<model>.json.')
     names = sorted(set().union(*found))
-    values = np.array([[r.get(n, np.nan) for n in names] for r in found])
+    values = pd.DataFrame(found, columns=names).to_numpy(float)
     coords = dict(basis=np.arange(len(found)), semantic=names)
     return xr.Dataset(dict(iou=(('basis', 'semantic'), values)), coords, dict(source=str(path)))

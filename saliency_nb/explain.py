@@ -8,8 +8,9 @@ __all__ = ['DETECTED', 'NAMED', 'explain', 'raised']
 # %% ../nbs/36_explain.ipynb #00d2bf24
 import numpy as np, pandas as pd, torch, xarray as xr
 from .core import ParameterError
-from .bases import FactorizedSaliency, basis_saliency
-from .contributions import beyond_chance, semantic_shares
+from .bases import FactorizedSaliency
+from .dissection import lifted
+from .contributions import name_shares
 
 # %% ../nbs/36_explain.ipynb #0bf46ce8
 DETECTED, NAMED = 'annotated in this image', 'named by alignment, not detected'
@@ -21,17 +22,23 @@ def explain(
     alignment: xr.Dataset, # from `dissect`, of this model
     top: int = 5, # names per basis
     annotated = (), # semantics annotated in this image, where it is known
-) -> xr.DataArray: # (semantic, y, x): part of the log density, nats, on the grid of the bases; the last one is 'remainder'; coordinate `status`
-    "One map per semantic, sum_n p(c|n) tau l_n with p from alignment beyond chance, and the remainder of bases without a name; they sum to tau times the model's logit (tau of the dissection, 1 where it has none)."
-    if alignment.sizes['basis'] != model.bases.out_channels: raise ParameterError(f"{alignment.sizes['basis']} bases in the alignment, {model.bases.out_channels} in the model: give the alignment of this model.")
-    shares = semantic_shares(beyond_chance(alignment), min(top, alignment.sizes['semantic']))
+) -> xr.DataArray: # (semantic, y, x), nats, on the grid of the bases; `status` of each; 'remainder' is last
+    "One map per name, sum_n p(c|n) tau l_n, and the remainder without name; they sum to tau times the logit."
+    bases, own = alignment.sizes['basis'], model.bases.out_channels
+    if bases != own:
+        raise ParameterError(f'{bases} bases in the alignment, {own} in the model: '
+                             'give the alignment of this model.')
+    shares = name_shares(alignment, top)
     used = np.flatnonzero(shares.any(0)) # names that no basis carries have no map
     shares = np.column_stack([shares[:, used], 1 - shares.sum(1)])
-    parts = alignment.attrs.get('tau', 1.) * basis_saliency(model.eval(), model.activations(image[None].to(model.bases.weight.device)))[0]
+    image = image[None].to(model.bases.weight.device)
+    activations = model.eval().activations(image)
+    parts = lifted(model, activations, alignment.attrs.get('tau', 1.))[0]
     maps = torch.einsum('nc,nyx->cyx', torch.from_numpy(shares).to(parts), parts).cpu().numpy()
     names = [*alignment.semantic.values[used], 'remainder']
     status = [DETECTED if s in set(annotated) else '' if s == 'remainder' else NAMED for s in names]
-    return xr.DataArray(maps, dims=('semantic', 'y', 'x'), coords=dict(semantic=names, status=('semantic', status)), name='log density')
+    coords = dict(semantic=names, status=('semantic', status))
+    return xr.DataArray(maps, coords, ('semantic', 'y', 'x'), 'log density')
 
 def raised(
     maps: xr.DataArray, # from `explain`
@@ -39,6 +46,11 @@ def raised(
 ) -> pd.Series: # index: semantic; sorted; sums to the contrast of the logit
     "What raises and what lowers a region: mean of each map inside minus outside of it."
     region = np.asarray(region, bool)
-    if region.shape != maps.shape[1:]: raise ParameterError(f'a region of shape {region.shape} on a grid of {maps.shape[1:]}: give it on the grid of the bases.')
-    if region.all() or not region.any(): raise ParameterError('the region covers everything or nothing: there is no inside or no outside to compare.')
-    return pd.Series(maps.values[:, region].mean(1) - maps.values[:, ~region].mean(1), maps.semantic.values).sort_values(ascending=False)
+    if region.shape != maps.shape[1:]:
+        raise ParameterError(f'a region of shape {region.shape} on a grid of {maps.shape[1:]}: '
+                             'give it on the grid of the bases.')
+    if region.all() or not region.any():
+        raise ParameterError('the region covers everything or nothing: '
+                             'there is no inside or no outside to compare.')
+    contrast = maps.values[:, region].mean(1) - maps.values[:, ~region].mean(1)
+    return pd.Series(contrast, maps.semantic.values).sort_values(ascending=False)

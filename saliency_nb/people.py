@@ -20,7 +20,7 @@ from .training import logit_maps
 from .chance import FEWEST, fold_of, q_values
 from .adjustment import freedom, identified, object_design, student_interval
 from .contributions import effect_interval, fold_draws, mean_effect, resampled
-from .uncertainty import rank_correlations, rankings
+from .uncertainty import check_names, rank_correlations, rankings
 
 # %% ../nbs/42_people.ipynb #b2b80003
 @dataclass
@@ -140,7 +140,8 @@ def likeliest(
         if uphill @ step <= 1e-12 * n.sum(): return b
         while height(b + step) < height(b) and abs(step).max() > 1e-9: step = step / 2
         b = b + step
-    raise ParameterError(f'no effects of largest likelihood after {STEPS} steps; give more images or a larger ridge.')
+    raise ParameterError(f'no effects of largest likelihood after {STEPS} steps; '
+                         'give more images or a larger ridge.')
 
 def occurring(
     data: ObjectCounts, # of the fit
@@ -169,8 +170,9 @@ def influences(
     found = np.zeros((len(inverse), len(data.ids), data.counts.shape[1]))
     first = np.r_[starts(data.owner), len(Z)]
     for i, rows in enumerate(map(slice, first[:-1], first[1:])):
-        n, e, z = data.counts[rows], expected[rows, None], Z[rows]
+        n, e = data.counts[rows], expected[rows, None]
         if not n.sum(): continue
+        z = Z[rows]
         residual = (n - n.sum(0) * e / e.sum()) / np.sqrt(np.maximum(e, 1e-300))
         found[:, i] = inverse @ (z.T @ np.linalg.solve(np.eye(len(z)) - z @ inverse @ z.T, residual))
     return found
@@ -187,8 +189,8 @@ def told_apart(
 def fit_counts(
     data: ObjectCounts, # fixations or expected ones
     ridge: float = 1e-3, # lambda, relative to the mean variance of a name
-) -> xr.Dataset: # (semantic) effect: nats, separating, fixations, count, squares; and influence by image, by_observer
-    "What each name adds to the log density of fixations; NaN where it runs away; raises `ParameterError` where nothing can be compared."
+) -> xr.Dataset: # (semantic) effect: nats, separating, fixations, count, squares; influence, by_observer
+    "What each name adds to the log density of fixations; NaN where it runs away; raises `ParameterError`."
     kept, slight = occurring(data, ridge)
     X, n = data.design[:, kept], data.counts.sum(1)
     b = likeliest(X, n, data.cells, data.owner, slight)
@@ -196,8 +198,8 @@ def fit_counts(
     change = influences(data, expected, Z, np.linalg.inv(Z.T @ Z + np.diag(slight)))[:-3]
     fixations = n @ X[:, :-3]
     runs_away = (fixations <= 0) | (abs(b[:-3]) > RUNAWAY)
-    per_name = dict(effect=np.where(runs_away, np.nan, b[:-3]), fixations=fixations, squares=(change**2).sum((1, 2)))
-    per_name['separating'] = told_apart(data, Z)
+    per_name = dict(effect=np.where(runs_away, np.nan, b[:-3]), fixations=fixations)
+    per_name |= dict(squares=(change**2).sum((1, 2)), separating=told_apart(data, Z))
     per_name['count'] = (np.add.reduceat(X[:, :-3], starts(data.owner)) > 0).sum(0)
     found = {k: ('semantic', v) for k, v in per_name.items()}
     found['influence'] = ('semantic', 'image'), change.sum(2)
@@ -253,7 +255,7 @@ def seen_by_all(
 def observer_columns(
     fixations: FixationSet, # images and fixations
 ) -> pd.Series: # a label for each fixation
-    "Observers where each saw half of the images, else two random halves of those of each image; unnamed: one label."
+    "Observers where each saw half of the images, else two random halves of each image's; unnamed: one label."
     f = fixations.fixations
     if seen_by_all(fixations): return f.observer
     if (f.observer == '').any(): return pd.Series('all', f.index)
@@ -290,8 +292,8 @@ def lost_bits(
     data: ObjectCounts, # fixations or expected ones
     folds: int = 5, # parts of the images; each is predicted by the fit to the others
     ridge: float = 1e-3, # lambda
-) -> pd.DataFrame: # index: semantic; bits, bits_low, bits_high: per fixation, on images with the name; NaN where images are too few
-    "By how much fixations on unseen images are less well predicted when a name is dropped."
+) -> pd.DataFrame: # index: semantic; bits, bits_low, bits_high: per fixation, on images with the name
+    "By how much fixations on unseen images are less well predicted when a name is dropped; NaN: too few."
     fold, C = np.array([fold_of(i, folds) for i in data.ids]), len(data.semantics)
     lost = np.full((len(data.ids), C), np.nan)
     for k in np.unique(fold):
@@ -303,7 +305,8 @@ def lost_bits(
     mean = mean_effect(np.where(has, lost, 0.).T, made.T, data.semantics)
     low, high, _ = effect_interval(mean)
     bits = mean.effect.where(mean['count'] > 0).values
-    return pd.DataFrame(dict(bits=bits, bits_low=low, bits_high=high), pd.Index(data.semantics, name='semantic'))
+    names = pd.Index(data.semantics, name='semantic')
+    return pd.DataFrame(dict(bits=bits, bits_low=low, bits_high=high), names)
 
 def dropped(
     learnt: ObjectCounts, # images that effects are fitted to
@@ -328,8 +331,8 @@ def differences(
 ) -> pd.DataFrame: # index: semantic; difference, low, high: nats; q_value
     "By how much more a model lifts each name than people do; raises `ParameterError` where images differ."
     if people.attrs['data'] != model.attrs['data']:
-        raise ParameterError('model and people were measured on different images or semantics: there is nothing to '
-                             'compare image by image; count both on the same ones.')
+        raise ParameterError('model and people were measured on different images or semantics: '
+                             'there is nothing to compare image by image; count both on the same ones.')
     change = model.influence.values - people.influence.values
     separating = np.minimum(counted(people), counted(model))
     difference = model.effect.values - people.effect.values
@@ -341,7 +344,7 @@ def differences(
 def beside_people(
     people: ObjectCounts, # fixations
     model: ObjectCounts, # expected fixations, on the same images
-) -> pd.DataFrame: # semantic; people, model (nats; and _low, _high, _bits); difference, low, high, q_value; what is known
+) -> pd.DataFrame: # people, model (nats; _low, _high, _bits); difference, low, high, q_value; what is known
     "Effects of names on people and on a model, in nats, their difference, and their worth in bits."
     fits = dict(people=fit_counts(people), model=fit_counts(model))
     table = differences(fits['people'], fits['model'])
@@ -372,8 +375,7 @@ def rank_agreement(
     "Do two rankings of names agree? Raises `ParameterError` where they share fewer than three names."
     known = [set(f.semantic.values[np.isfinite(f.effect.values)]) for f in (first, second)]
     names = sorted(known[0] & known[1])
-    if len(names) < 3:
-        raise ParameterError(f'only {len(names)} names have an effect in both: a rank correlation needs three.')
+    check_names(names, 'names have an effect in both')
     once, again = [], []
     for fit in (first.sel(semantic=names), second.sel(semantic=names)):
         draws = fold_draws(fit.sizes['image'], replicates, seed)
@@ -411,9 +413,9 @@ def agreement_with_people(
     def divided(part, size):
         for seed in range(divisions): yield [fit_counts(part(half)) for half in halves(size, seed)]
     rows = {'model and people': agreement_interval([[fit_counts(model), fit_counts(people)]], replicates)}
-    if (observers := people.counts.shape[1]) > 1:
-        rows['two halves of the observers'] = agreement_interval(divided(people.of_observers, observers), some)
-    rows['two halves of the images'] = agreement_interval(divided(people.of_images, len(people.ids)), some)
+    S, I = people.counts.shape[1], len(people.ids)
+    if S > 1: rows['two halves of the observers'] = agreement_interval(divided(people.of_observers, S), some)
+    rows['two halves of the images'] = agreement_interval(divided(people.of_images, I), some)
     return pd.DataFrame(rows).T
 
 # %% ../nbs/42_people.ipynb #b2b80014
@@ -423,7 +425,7 @@ def closer(
     truth: tuple, # what both are compared with
     seed: int = 0, # of the resampling of names
 ) -> dict: # first, second: Spearman correlations with the truth; difference, low, high
-    "Is one statistic closer to the truth than another? Yes where the interval of the difference excludes zero."
+    "Is one statistic closer to the truth than another? Yes where the interval excludes zero."
     once = [rank_correlations(v[0], truth[0])[0] for v in (first, second)]
     again = [rank_correlations(named_again(v[1], seed), named_again(truth[1], seed)) for v in (first, second)]
     difference, spread = once[0] - once[1], (again[0] - again[1]).std(ddof=1)
@@ -441,7 +443,7 @@ def closer_to_people(
     "Is the adjusted effect closer to people's effects than the contrast, or the published contribution?"
     known = people.semantic.values[np.isfinite(people.effect.values)]
     names = [s for s in known if s in alignment.semantic.values and s in adjustment.semantic.values]
-    if len(names) < 3: raise ParameterError(f'only {len(names)} names in common: a rank correlation needs three.')
+    check_names(names, 'names in common')
     people, alignment, adjustment = (d.sel(semantic=names) for d in (people, alignment, adjustment))
     draws = fold_draws(alignment.sizes['fold'], replicates, seed)
     part = np.array([fold_of(i, draws.shape[1]) for i in people.image.values])

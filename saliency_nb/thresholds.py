@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['BINS', 'two_tails', 'sampled_places', 'Accumulator', 'summed', 'gathered', 'Sample', 'UsualMaps', 'Together',
-           'accumulate', 'ImagesOnly', 'basis_logits', 'model_fingerprint', 'places_per_image', 'logit_sample',
-           'check_quantile', 'sample_thresholds', 'adaptive_thresholds', 'write_distribution', 'distribution_masses',
-           'read_distribution']
+           'add_each', 'accumulate', 'ImagesOnly', 'basis_logits', 'model_fingerprint', 'places_per_image',
+           'logit_sample', 'check_quantile', 'on_bases', 'sample_thresholds', 'adaptive_thresholds',
+           'write_distribution', 'distribution_masses', 'read_distribution']
 
 # %% ../nbs/30_thresholds.ipynb #2d1b12f2
 import hashlib, time
+from operator import itemgetter
 from pathlib import Path
 import numpy as np, torch, xarray as xr
 import torch.distributed as dist
+from scipy.special import logit
 from torch.utils.data import DataLoader, Dataset, Subset
-from .core import DataError, ParameterError, fingerprint, fingerprint_code, read_json, rng, whole_file, write_json
+from .core import DataError, ParameterError, fingerprint, fingerprint_code
+from .core import read_json, rng, whole_file, write_json
 from .bases import FactorizedSaliency
 from .training import process
 
@@ -24,8 +27,9 @@ def two_tails(
     quantile: float, # q, in (0, 1)
 ) -> tuple: # upper threshold, share strictly above it, lower threshold, share strictly below it
     "Thresholds of both tails of one basis, quantiles without interpolation."
-    rank = int(np.ceil(quantile * len(values) - 1e-9)) # values that a threshold leaves on its own side, at least
-    lower, upper = np.partition(values, sorted({len(values) - rank, rank - 1}))[[len(values) - rank, rank - 1]]
+    rank = int(np.ceil(quantile * len(values) - 1e-9)) # least values on a threshold's own side
+    at = [len(values) - rank, rank - 1]
+    lower, upper = np.partition(values, at)[at]
     return upper, (values > upper).mean(), lower, (values < lower).mean()
 
 # %% ../nbs/30_thresholds.ipynb #5d2a4f0a
@@ -78,7 +82,9 @@ class Sample:
     def __init__(self,
         n: int, # number of bases
         wanted: int, # places per image
-    ): self.n, self.wanted, self.parts = n, wanted, []
+    ):
+        self.n, self.wanted = n, wanted
+        self.parts = []
 
     def add(self,
         ids, # of the images
@@ -155,31 +161,34 @@ class Together:
         for p in self.parts: p.share()
 
 # %% ../nbs/30_thresholds.ipynb #4f9c25a1
+def add_each(total, images, left, add, batch, file, every): # left: (L,) positions; else as for `accumulate`
+    "Add some of the images, and save the sums so far now and then."
+    done, saved = np.zeros(len(images), bool), time.monotonic()
+    loader = DataLoader(Subset(images, left.tolist()), batch, collate_fn=list)
+    for k, items in enumerate(loader, 1):
+        add(items)
+        done[left[:k * batch]] = True
+        if file and (k == len(loader) or time.monotonic() - saved >= every):
+            with whole_file(file) as part: np.savez(part, done=done, **total.state())
+            saved = time.monotonic()
+
 def accumulate(
     total, # an accumulator: `state`, `merge`, `share`
     images, # a Dataset
     add, # called with each batch
     batch: int = 10, # images per batch
-    folder = None, # where it is saved, to go on from after an interruption; removable when the result is there
+    folder = None, # where it is saved, to go on after an interruption; removable when the result is there
     stamp: str = '', # fingerprint of everything the statistic depends on: others are not gone on from
     every: float = 60, # seconds after which it is saved
 ): # total, the same in every process
     "Add every image once: this process its share, without what was done before."
     number, processes = process()
-    files = sorted(Path(folder).glob(f'{stamp}_*.npz')) if folder else []
-    old = [np.load(f) for f in files]
+    old = [np.load(f) for f in sorted(Path(folder).glob(f'{stamp}_*.npz'))] if folder else []
     done = sum((o['done'] for o in old), np.zeros(len(images), bool))
-    mine, saved = np.zeros_like(done), time.monotonic()
     if processes > 1: dist.barrier() # all have looked before one writes
     left = np.flatnonzero(~done)[number::processes]
-    loader = DataLoader(Subset(images, left.tolist()), batch, collate_fn=list)
-    for k, items in enumerate(loader, 1):
-        add(items)
-        mine[left[:k * batch]] = True
-        if folder and (k == len(loader) or time.monotonic() - saved >= every):
-            with whole_file(Path(folder)/f'{stamp}_{len(files)}_{number}.npz') as part:
-                np.savez(part, done=mine, **total.state())
-            saved = time.monotonic()
+    file = folder and Path(folder)/f'{stamp}_{len(old)}_{number}.npz'
+    add_each(total, images, left, add, batch, file, every)
     for o in old[number::processes]: total.merge(o)
     if processes > 1: total.share()
     return total
@@ -194,7 +203,8 @@ class ImagesOnly(Dataset):
 
     def fingerprint(self) -> str: # 16 hexadecimal digits
         "Hash of the images, where they are files or a tensor; else of their ids."
-        if torch.is_tensor(self.images): return fingerprint(hashlib.sha256(self.images.numpy().tobytes()).hexdigest())
+        if torch.is_tensor(self.images):
+            return fingerprint(hashlib.sha256(self.images.numpy().tobytes()).hexdigest())
         if hasattr(self.images, 'set'): return fingerprint(self.images.set.fingerprint(), self.images.size)
         return fingerprint([str(i) for i in self.ids])
 
@@ -210,8 +220,8 @@ def basis_logits(
     images: list, # of (3, H, W)
 ) -> torch.Tensor: # (B, N, h, w) float32
     "Logits of every basis, on the model's device."
-    x = torch.stack(images).to(model.bases.weight.device)
-    with torch.no_grad(): return model.eval().basis_logits(x.contiguous(memory_format=torch.channels_last)).float()
+    x = torch.stack(images).to(model.bases.weight.device, memory_format=torch.channels_last)
+    with torch.no_grad(): return model.eval().basis_logits(x).float()
 
 def model_fingerprint(
     model: torch.nn.Module, # any
@@ -251,8 +261,9 @@ def logit_sample(
     _, n, h, w = basis_logits(model, [first]).shape
     sample = Sample(n, places_per_image(h * w, len(images), n, **size))
     total = Together([sample, *also])
-    key = fingerprint_code('hosts', 'bases', 'thresholds'), model_fingerprint(model), images.fingerprint(), list(first.shape)
-    stamp = fingerprint('sample', *key, sample.wanted, [type(a).__name__ for a in also])
+    made_by = fingerprint_code('hosts', 'bases', 'thresholds')
+    shown = model_fingerprint(model), images.fingerprint(), list(first.shape)
+    stamp = fingerprint('sample', made_by, *shown, sample.wanted, [type(a).__name__ for a in also])
     def add(items):
         ids, pictures = zip(*items)
         total.add(ids, basis_logits(model, list(pictures)))
@@ -265,6 +276,11 @@ def check_quantile(quantile):
     if 0 < quantile < 1: return
     raise ParameterError(f'quantile = {quantile}: choose a share between 0 and 1, such as 0.8.')
 
+def on_bases(upper, known, **attrs): # (N,) thresholds; name -> (N,)
+    "Thresholds and what is known about each basis."
+    coords = dict(basis=np.arange(len(upper))) | {k: ('basis', v) for k, v in known.items()}
+    return xr.DataArray(upper, coords, ('basis',), 'threshold', dict(on='logits', **attrs))
+
 def sample_thresholds(
     sample: np.ndarray, # (N, M) logits, from `logit_sample`
     quantile: float = .8, # share of places below the threshold
@@ -272,13 +288,12 @@ def sample_thresholds(
     "Thresholds of both tails, and what is known about each basis."
     check_quantile(quantile)
     upper, active, lower, active_lower = np.array([two_tails(v, quantile) for v in sample], float).T
-    missed = np.maximum(abs(active - (1 - quantile)), abs(active_lower - (1 - quantile)))
-    known = dict(active=active, lower=lower.astype(np.float32), active_lower=active_lower,
-                 saturated=(abs(sample) > np.log(99)).mean(1), dead=np.int8(np.ptp(sample, axis=1) == 0),
-                 tied=np.int8(missed > max(.001, 1.5 / sample.shape[1])))
-    coords = dict(basis=np.arange(len(sample))) | {k: ('basis', v) for k, v in known.items()}
-    attrs = dict(on='logits', quantile=float(quantile), places=sample.shape[1])
-    return xr.DataArray(upper.astype(np.float32), coords, ('basis',), 'threshold', attrs)
+    missed = abs(np.array([active, active_lower]) - (1 - quantile)).max(0)
+    known = dict(active=active, lower=lower.astype(np.float32), active_lower=active_lower)
+    known['saturated'] = (abs(sample) > np.log(99)).mean(1)
+    known['dead'] = np.int8(np.ptp(sample, axis=1) == 0)
+    known['tied'] = np.int8(missed > max(.001, 1.5 / sample.shape[1]))
+    return on_bases(upper.astype(np.float32), known, quantile=float(quantile), places=sample.shape[1])
 
 def adaptive_thresholds(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -286,7 +301,7 @@ def adaptive_thresholds(
     quantile: float = .8, # share of places below the threshold
     batch: int = 10, # images per forward pass
     **options, # of `logit_sample`
-) -> xr.DataArray: # (basis,) on logits; coordinates active, lower, active_lower, saturated (shares), dead, tied (0 or 1)
+) -> xr.DataArray: # (basis,) logits; lower, too; shares active, active_lower, saturated; dead, tied: 0 or 1
     "t_n with P(a_n <= t_n) = quantile, on logits, for both tails; raises `ParameterError`, `DataError`."
     check_quantile(quantile)
     found = sample_thresholds(logit_sample(model, images, batch, **options), quantile)
@@ -300,8 +315,7 @@ def write_distribution(
     path, # JSON file to write, proto_distribution_sal_<model>.json
 ) -> Path: # the file
     "Distribution of activations in the authors' format: share of the places per bin of 0.01."
-    edges = np.arange(1, 100) / 100
-    edges = np.r_[-np.inf, np.log(edges / (1 - edges)), np.inf] # the same bins, on logits
+    edges = logit(np.arange(101) / 100) # the same bins, on logits
     masses = [np.histogram(v, edges)[0] / len(v) for v in sample]
     return write_json({str(n): dict(zip(BINS, map(float, row))) for n, row in enumerate(masses)}, path)
 
@@ -311,25 +325,27 @@ def distribution_masses(
 ) -> np.ndarray: # (N, 100)
     "Masses of the authors' distribution of activations; raises `DataError` where it is in another format."
     found = read_json(path, "the authors' distribution of activations")
-    try: return np.array([[found[str(n)][b] for b in BINS] for n in range(len(found))], float)
+    row = itemgetter(*BINS)
+    try: return np.array([row(found[str(n)]) for n in range(len(found))], float)
     except (KeyError, TypeError, ValueError):
-        raise DataError(f'{path}: is no distribution of activations, {{basis: {{"0.01": mass, ..., "1.0": mass}}}} '
-                        'for bases 0, 1, ...; give proto_distribution_sal_<model>.json.') from None
+        raise DataError(f'{path}: is no distribution of activations, '
+                        '{basis: {"0.01": mass, ..., "1.0": mass}} for bases 0, 1, ...; '
+                        'give proto_distribution_sal_<model>.json.') from None
 
 def read_distribution(
     path, # proto_distribution_sal_<model>.json
     quantile: float = .8, # share of places below the threshold
-) -> xr.DataArray: # (basis,) on logits, with the coordinates of `adaptive_thresholds`; the shares are those of the file
+) -> xr.DataArray: # (basis,), as from `adaptive_thresholds`; the shares are those of the file
     "Thresholds from the authors' distribution of activations, linear inside a bin; raises `DataError`."
     masses = distribution_masses(path)
     masses = masses / masses.sum(1, keepdims=True)
-    cumulative = np.pad(masses.cumsum(1), [(0, 0), (1, 0)]) + 1e-12 * np.arange(101) # rising, also where a bin is empty
+    cumulative = np.pad(masses.cumsum(1), [(0, 0), (1, 0)]) + 1e-12 * np.arange(101) # rising in every bin
     def threshold(q):
-        a = np.array([np.interp(q, c, np.arange(101) / 100) for c in cumulative]).clip(1e-7, 1 - 1e-7)
-        return np.log(a / (1 - a)).astype(np.float32)
+        a = np.array([np.interp(q, c, np.arange(101) / 100) for c in cumulative])
+        return logit(a.clip(1e-7, 1 - 1e-7)).astype(np.float32)
     share = np.full(len(masses), 1 - quantile)
-    known = dict(active=share, lower=threshold(1 - quantile), active_lower=share, saturated=masses[:, [0, -1]].sum(1),
-                 dead=np.int8((masses > 0).sum(1) == 1), tied=np.int8((masses > .001).sum(1) < 5))
-    coords = dict(basis=np.arange(len(masses))) | {k: ('basis', v) for k, v in known.items()}
-    attrs = dict(on='logits', quantile=quantile, source=str(path))
-    return xr.DataArray(threshold(quantile), coords, ('basis',), 'threshold', attrs)
+    known = dict(active=share, lower=threshold(1 - quantile), active_lower=share)
+    known['saturated'] = masses[:, [0, -1]].sum(1)
+    known['dead'] = np.int8((masses > 0).sum(1) == 1)
+    known['tied'] = np.int8((masses > .001).sum(1) < 5)
+    return on_bases(threshold(quantile), known, quantile=quantile, source=str(path))

@@ -6,8 +6,8 @@
 __all__ = ['APART', 'MARGIN', 'SINGLE', 'generated_masks', 'dissected', 'generated_population', 'sampled', 'covered_by',
            'coverage_summary', 'summed', 'shared_names', 'same_images', 'shared_effects', 'contrast_effects', 'family',
            'from_seeds', 'family_means', 'single_means', 'listed', 'verdicts', 'effect_differences',
-           'contrast_differences', 'adjusted_differences', 'rank_correlations', 'rankings', 'permuted_rankings',
-           'agreement', 'sign_errors']
+           'contrast_differences', 'adjusted_differences', 'rank_correlations', 'check_names', 'rankings',
+           'permuted_rankings', 'agreement', 'sign_errors']
 
 # %% ../nbs/40_uncertainty.ipynb #623dd52b
 from types import SimpleNamespace
@@ -31,8 +31,8 @@ def generated_masks(g, how_often, side, images, grid): # (images, C, h w) 0 or 1
     there = (g.random(shape) < how_often)[..., None, None]
     return torch.from_numpy(down & across & there).flatten(2).float()
 
-def dissected(z, threshold, weight, masks): # iou and contrast (images, N, C); NaN where an image lacks the semantic
-    "Logits z (images, N, K) on masks (images, C, K)."
+def dissected(z, threshold, weight, masks): # iou and contrast, (2, images, N, C)
+    "Logits z (images, N, K) on masks (images, C, K); NaN where an image lacks the semantic."
     on, part = (z > threshold).float(), weight[:, None] * z.sigmoid()
     region, size = masks.transpose(1, 2), masks.sum(2)[:, None]
     both, inside = on @ region, part @ region
@@ -46,18 +46,18 @@ def generated_population(
     n_bases: int = 32, # N
     n_semantics: int = 24, # C
     grid: tuple[int, int] = (12, 16), # (h, w)
-) -> xr.Dataset: # (image, basis, semantic) iou, contrast, NaN where an image lacks the semantic; (basis) weight
-    "A generated model on generated scenes, dissected image by image: a population whose statistics are known."
-    g, n, c = rng(seed, 'population'), n_bases, n_semantics
+) -> xr.Dataset: # (image, basis, semantic) iou, contrast, NaN without the semantic; (basis) weight
+    "A generated model dissected on generated scenes, image by image: a population of known statistics."
+    g, c = rng(seed, 'population'), n_semantics
     how_often = np.exp(g.uniform(np.log(.02), np.log(.5), c))
     side = np.sqrt(g.uniform(.02, .35, c))
-    answer = torch.from_numpy(2 * g.normal(size=(n, c)) * (g.random((n, c)) < .25)).float()
-    weight = g.normal(-.3, 1, n)
+    answer = torch.from_numpy(2 * g.normal(size=(n_bases, c)) * (g.random((n_bases, c)) < .25)).float()
+    weight = g.normal(-.3, 1, n_bases)
     found = []
     for k in range(0, images, 250):
         b = min(250, images - k)
         masks = generated_masks(g, how_often, side, b, grid)
-        coarse = torch.from_numpy(g.normal(size=(b, n, 4, 5))).float()
+        coarse = torch.from_numpy(g.normal(size=(b, n_bases, 4, 5))).float()
         noise = torch.nn.functional.interpolate(coarse, size=grid, mode='bilinear').flatten(2)
         z = answer @ (masks * torch.from_numpy(g.gamma(4, .25, (b, c, 1))).float()) + 1.2 * noise
         if not found: threshold = z.transpose(0, 1).flatten(1).quantile(.8, 1)[:, None]
@@ -93,7 +93,7 @@ def covered_by(
     images: int = 400, # in a sample
     seed: int = 0, # of the sample
     replicates: int = 300, # bootstrap samples
-) -> pd.DataFrame: # index: semantic; a column per interval: 1 where it contains the population's value, NaN: none given
+) -> pd.DataFrame: # index: semantic; a column per interval: 1 where it contains the truth, NaN: none given
     "One sample of a population, and which of the intervals contain the truth."
     truth, w = population.mean('image'), population.weight.values
     rows = rng(seed, 'sample').integers(0, population.sizes['image'], images)
@@ -129,8 +129,8 @@ def summed(
     return np.sqrt(variance), np.maximum(variance**2 / np.maximum(parts, 1e-300), 1)
 
 # %% ../nbs/40_uncertainty.ipynb #4a400009
-APART = ('the models were probed on different images or semantics: there is nothing to compare image by image; '
-         'probe them on the same data.')
+APART = ('the models were probed on different images or semantics: '
+         'there is nothing to compare image by image; probe them on the same data.')
 
 def shared_names(
     results: list, # datasets with semantics
@@ -146,7 +146,8 @@ def same_images(
 ) -> list: # the same, of the names that all have
     "Effects that can be compared; raises `ParameterError` where they were not measured on the same images."
     if not all({'effect', 'influence', 'separating', 'count'} <= set(e.data_vars) for e in effects):
-        raise ParameterError('these effects were made by an older version: dissect again (saliency-nb dissect).')
+        raise ParameterError('these effects were made by an older version: '
+                             'dissect again (saliency-nb dissect).')
     names = shared_names(effects)
     chosen = [e.sel(semantic=names) for e in effects]
     counts = [e['count'].values for e in chosen]
@@ -219,9 +220,9 @@ def single_means(
 
 # %% ../nbs/40_uncertainty.ipynb #940efab3
 MARGIN = .1 # nats; smaller differences are of no interest
-SINGLE = ('Single trainings: these intervals are about the choice of images. Another training of the same model '
-          'differs as well, and that they do not cover; for statements about models compare families of runs '
-          '(saliency-nb run --seeds 5).')
+SINGLE = ('Single trainings: these intervals are about the choice of images. '
+          'Another training of the same model differs as well, and that they do not cover; '
+          'for statements about models compare families of runs (saliency-nb run --seeds 5).')
 
 def listed(results) -> list:
     "One result, or a list of them, as a list."
@@ -260,8 +261,8 @@ def contrast_differences(
     first, # from `dissect`: a family (a list, one per training), or a single training
     second, # of another model
     margin: float = MARGIN, # of equivalence, nats
-) -> pd.DataFrame: # index: semantic; first, second, difference, low, high: nats; of families also q_value, verdict
-    "How much more one model raises a semantic; 95% intervals over trainings and images (single ones: see `SINGLE`)."
+) -> pd.DataFrame: # index: semantic; first, second, difference, low, high: nats; of families q_value, verdict
+    "How much more one model raises a semantic; 95% intervals over trainings and images (see `SINGLE`)."
     first, second = listed(first), listed(second)
     effects = contrast_effects([*first, *second])
     return effect_differences(effects[:len(first)], effects[len(first):], margin)
@@ -282,6 +283,10 @@ def rank_correlations(
     "Spearman correlations, row by row."
     a, b = (rankdata(np.atleast_2d(v), axis=1) - (np.shape(v)[-1] + 1) / 2 for v in (first, second))
     return (a * b).sum(1) / np.maximum(np.sqrt((a**2).sum(1) * (b**2).sum(1)), 1e-300)
+
+def check_names(names, what):
+    "Raise `ParameterError` where there are fewer than three."
+    if len(names) < 3: raise ParameterError(f'only {len(names)} {what}: a rank correlation needs three.')
 
 def rankings(
     alignment: xr.Dataset, # from `dissect`
@@ -307,7 +312,8 @@ def permuted_rankings(
     w = alignment.weight.values
     w = w[permuted_orders(w, permutations, seed, matched=8)]
     lift = np.nan_to_num((alignment.inside - alignment.outside).values)
-    return {'I, weights permuted': w @ semantic_shares(alignment.iou.values, top), 'C, weights permuted': w @ lift}
+    shares = semantic_shares(alignment.iou.values, top)
+    return {'I, weights permuted': w @ shares, 'C, weights permuted': w @ lift}
 
 def agreement(
     alignment: xr.Dataset, # from `dissect`
@@ -319,18 +325,17 @@ def agreement(
     adjustment: xr.Dataset | None = None, # from `adjusted_contrasts`, of the same model and probe
 ) -> pd.DataFrame: # index: statistic; spearman (median over permutations); low, high: of 95% of the samples
     "Spearman correlation of statistics, of their differences, and of baselines, with a known ranking."
-    known = [alignment] if adjustment is None else [alignment, adjustment]
-    names = [s for s in alignment.semantic.values if s in truth.index and all(s in k.semantic for k in known)]
-    if len(names) < 3:
-        raise ParameterError(f'only {len(names)} semantics are in both lists: a rank correlation needs three.')
-    truth, top = truth[names].values, min(top, len(names))
-    alignment, *adjustment = (k.sel(semantic=names) for k in known)
-    draws = fold_draws(alignment.sizes['fold'], replicates, seed)
-    values = rankings(alignment, adjustment[0] if adjustment else None, top, draws)
-    rho = {k: [rank_correlations(v, truth) for v in pair] for k, pair in values.items()}
-    rho['minus area'] = [rank_correlations(-alignment.area.values, truth), np.array([np.nan])]
-    for k, v in permuted_rankings(alignment, top, permutations, seed).items():
-        rho[k] = [rank_correlations(v, truth)] * 2
+    names = [s for s in alignment.semantic.values if s in truth.index]
+    if adjustment is not None:
+        names = [s for s in names if s in adjustment.semantic]
+        adjustment = adjustment.sel(semantic=names)
+    check_names(names, 'semantics are in both lists')
+    alignment, truth = alignment.sel(semantic=names), truth[names].values
+    top = min(top, len(names))
+    values = rankings(alignment, adjustment, top, fold_draws(alignment.sizes['fold'], replicates, seed))
+    values['minus area'] = -alignment.area.values, np.full((1, len(names)), np.nan)
+    for k, v in permuted_rankings(alignment, top, permutations, seed).items(): values[k] = v, v
+    rho = {k: (rank_correlations(v, truth), rank_correlations(w, truth)) for k, (v, w) in values.items()}
     for k, of in {'C - I': 'contrast C', 'adjusted - I': 'adjusted contrast'}.items():
         if of in rho: rho[k] = [a - b for a, b in zip(rho[of], rho['contribution I'])]
     rows = {k: [np.median(once), *np.quantile(again, [.025, .975])] for k, (once, again) in rho.items()}
