@@ -184,6 +184,7 @@ def scenes(condition, images, seed):
     for i in range(images):
         here = [c for c in range(NAMES) if c == 0 or g.random() < .67]
         f = {f'thing {c}': box(usual[kind[i], c] + g.normal(size=2) * (1.5, 2.5), 2 * np.exp(.4 * g.normal(size=2))) for c in here}
+        if condition == 'alias': f['shiny'] = f['thing 0'] # an attribute that only this thing has
         if 'horizon' in condition:
             f['thing 0'] = box(np.array([horizon[i], g.uniform(.1, .9) * w]), np.array([1.5, 1.5]))
             f |= {'sky': y < horizon[i], 'ground': y >= horizon[i]}
@@ -223,9 +224,9 @@ def test_level(condition, images):
     least, most = (.02, .12 if condition == BETWEEN else .08) if NIGHTLY else (0, .13)
     assert least <= found <= most, found
 
-@pytest.mark.parametrize('condition', ['permuted', 'layouts', 'defining', 'horizon'])
+@pytest.mark.parametrize('condition', ['permuted', 'layouts', 'defining', 'horizon', 'alias'])
 def test_power(condition):
-    "A detector is found, also where its thing defines the layout."
+    "A detector is found, also where its thing defines the layout, or has two names."
     shown = 'one' if condition == 'permuted' else condition
     p = np.concatenate([p_values(shown, 300, seed, detects=.8) for seed in range(12)])
     assert (p < .05).mean() >= .9, (p < .05).mean()
