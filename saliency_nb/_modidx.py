@@ -125,7 +125,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'saliency_nb.chance.hosts_of': ('chance.html#hosts_of', 'saliency_nb/chance.py'),
                                     'saliency_nb.chance.look_at': ('chance.html#look_at', 'saliency_nb/chance.py'),
                                     'saliency_nb.chance.main_directions': ('chance.html#main_directions', 'saliency_nb/chance.py'),
-                                    'saliency_nb.chance.other_names': ('chance.html#other_names', 'saliency_nb/chance.py'),
                                     'saliency_nb.chance.paired_test': ('chance.html#paired_test', 'saliency_nb/chance.py'),
                                     'saliency_nb.chance.partners': ('chance.html#partners', 'saliency_nb/chance.py'),
                                     'saliency_nb.chance.q_values': ('chance.html#q_values', 'saliency_nb/chance.py'),
