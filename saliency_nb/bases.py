@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['ACTIVATE', 'PRIOR', 'AUTHORS', 'LAYERS', 'RENAMED', 'SaliencyModel', 'OriginalSaliency', 'FactorizedSaliency',
            'readout_kernels', 'basis_weights', 'to_phase2', 'freeze_below_readout', 'basis_saliency', 'initialise',
-           'unit_variance', 'saturated_share', 'top_active', 'ReadoutSaliency', 'read_by', 'build_model', 'assembled',
+           'unit_variance', 'saturated_share', 'top_active', 'gaussians', 'ReadoutSaliency', 'build_model', 'assembled',
            'recipe_of', 'recipe_text', 'save_checkpoint', 'authors_name', 'authors_recipe', 'from_authors', 'unscaled',
            'export_authors', 'recipe_text_in', 'read_recipe', 'load_checkpoint']
 
 # %% ../nbs/22_bases.ipynb #7bcf18b1
-import json, re
+import json, math, re
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -224,10 +224,20 @@ def top_active(
 ACTIVATE = dict(sigmoid=lambda logits, active: torch.sigmoid(logits), relu=lambda logits, active: F.relu(logits), topk=top_active)
 
 # %% ../nbs/22_bases.ipynb #7b220004
+def gaussians(
+    widths: tuple, # standard deviations, cells; 0: the cell itself
+) -> torch.Tensor: # (R, k, k), each of sum 1; k is odd, from the largest width
+    "Gaussian kernels of one size."
+    reach = math.ceil(2.5 * max(widths))
+    squared = torch.arange(-reach, reach + 1).square()
+    rows = [torch.exp(-squared / (2 * w * w)) if w else (squared == 0).float() for w in widths]
+    return torch.stack([(r[:, None] * r) / r.sum()**2 for r in rows])
+
+# %% ../nbs/22_bases.ipynb #7b220006
 class ReadoutSaliency(FactorizedSaliency):
     "Bases on a frozen backbone and a readout that is linear in the log density; it has one phase, which reads activations as phase 2 does."
     def __init__(self,
-        host: nn.Module, # `Readout`, or like it: `dim`, `activation`, `active`, `kernel` and `standardise`
+        host: nn.Module, # `Readout`, or like it: `dim`, `activation`, `active`, `widths` and `standardise`
         n_bases: int = 512, # N
         upsampling: str = 'bilinear', # of the output
     ):
@@ -235,7 +245,8 @@ class ReadoutSaliency(FactorizedSaliency):
         if n_bases < 1: raise ParameterError(f"n_bases = {n_bases}: a model needs at least one basis.")
         self.phase = 2
         self.bases = nn.Conv2d(host.dim, n_bases, 1)
-        self.readout = nn.Conv2d(n_bases, 1, host.kernel, padding=host.kernel // 2, bias=False)
+        self.readout = nn.Conv2d(n_bases, len(host.widths), 1, bias=False) # of each basis, one weight for each width
+        self.register_buffer('blurs', gaussians(host.widths), persistent=False)
         self.prior = nn.Parameter(torch.ones(())) # coefficient of the position prior
         self.register_buffer('position', torch.zeros(1, 1, *PRIOR)) # log of the mean density, in nats
         self.fixed = False # whether the bases are given and only the readout is trained
@@ -256,7 +267,12 @@ class ReadoutSaliency(FactorizedSaliency):
         activations: torch.Tensor, # (B, N, h, w), >= 0
     ) -> torch.Tensor: # (B, h, w)
         "The log density without its constant: what the bases add, and the position prior."
-        return read_by(activations, self.kernels()) + self.position_prior(activations.shape[2:])
+        sums, size = self.readout(activations), self.blurs.shape[-1]
+        return F.conv2d(sums, self.blurs[None], padding=size // 2)[:, 0] + self.position_prior(activations.shape[2:])
+
+    def kernels(self) -> torch.Tensor: # (N, k, k)
+        "The kernel that reads each basis out: a weighted sum of Gaussians."
+        return torch.einsum('rn,rij->nij', self.readout.weight[:, :, 0, 0], self.blurs)
 
     def frozen(self) -> tuple: return (self.host, self.bases) if self.fixed else (self.host,)
     def to_phase2(self, start='exact'): return self
@@ -274,16 +290,6 @@ class ReadoutSaliency(FactorizedSaliency):
         return self
 
 PRIOR = 24, 32 # cells of the position prior, (h, w); it is smooth
-
-def read_by(
-    activations: torch.Tensor, # (B, N, h, w)
-    kernels: torch.Tensor, # (N, k, k)
-) -> torch.Tensor: # (B, h, w)
-    "The sum over bases of activation and kernel, convolved: k^2 weighted sums of the activations first, then their shifts, which is quicker than a convolution."
-    n, k, _ = kernels.shape
-    sums = F.conv2d(activations, kernels.permute(1, 2, 0).reshape(k * k, n, 1, 1))
-    shifts = torch.eye(k * k, dtype=sums.dtype, device=sums.device).view(1, k * k, k, k)
-    return F.conv2d(sums, shifts, padding=k // 2)[:, 0]
 
 # %% ../nbs/22_bases.ipynb #9a62adf0
 def build_model(

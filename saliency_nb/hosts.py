@@ -487,13 +487,14 @@ class Readout(nn.Module):
         stride: int = 8, # of the grid, pixels of the image per cell
         activation: str = 'topk', # of the bases: 'topk', 'relu' or 'sigmoid'
         active: int = 32, # bases that are active at a place, of 'topk'
-        kernel: int = 5, # size of the readout's kernels, cells, odd
+        widths: tuple = (0, 1, 2.5), # of the Gaussians that the readout's kernels are made of, cells
     ):
         super().__init__()
         if activation not in ACTIVATIONS: raise ParameterError(f"activation '{activation}': there are {', '.join(ACTIVATIONS)}.")
-        if kernel < 1 or kernel % 2 == 0: raise ParameterError(f'kernel = {kernel}: give an odd number of cells.')
+        if not widths or min(widths) < 0: raise ParameterError(f'widths = {widths}: give numbers of cells, 0 or more.')
         self.backbone = Backbone(backbone, weights, False, tuple(layers), 16, finest=4).requires_grad_(False).eval()
-        self.stride, self.activation, self.active, self.kernel = stride, activation, active, kernel
+        self.stride, self.activation, self.active = stride, activation, active
+        self.widths = tuple(widths)
         self.dim = sum(self.backbone.channels)
         self.register_buffer('mean', torch.zeros(self.dim, 1, 1))
         self.register_buffer('std', torch.ones(self.dim, 1, 1))

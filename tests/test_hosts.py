@@ -51,5 +51,5 @@ def test_published_hosts_take_them():
     with torch.no_grad(): assert host(torch.zeros(1, 3, 64, 96)).shape == (1, 16, 32, 48)
 
 def test_wrong_names():
-    for action in (lambda: Backbone('timm:nonsense'), lambda: Readout(SMALL, activation='tanh'), lambda: Readout(SMALL, kernel=4)):
+    for action in (lambda: Backbone('timm:nonsense'), lambda: Readout(SMALL, activation='tanh'), lambda: Readout(SMALL, widths=(-1,))):
         with pytest.raises(ParameterError): action()
