@@ -221,7 +221,12 @@ def top_active(
     value, basis = logits.topk(active, 1)
     return torch.zeros_like(logits).scatter(1, basis, F.relu(value))
 
-ACTIVATE = dict(sigmoid=lambda logits, active: torch.sigmoid(logits), relu=lambda logits, active: F.relu(logits), topk=top_active)
+ACTIVATE = { # name -> function of logits (B, N, ...) and how many may be active
+    'topk': top_active,
+    'relu': lambda logits, active: F.relu(logits),
+    'sigmoid': lambda logits, active: torch.sigmoid(logits),
+    'linear': lambda logits, active: logits, # for comparison: directions as they are
+}
 
 # %% ../nbs/22_bases.ipynb #7b220004
 def gaussians(

@@ -485,8 +485,9 @@ class Readout(nn.Module):
         weights: str | None = None, # of the backbone: None, 'imagenet', 'lite0' or a file
         layers: tuple = (), # of a network of timm, by their numbers; empty: those at stride 4 and coarser
         stride: int = 8, # of the grid, pixels of the image per cell
-        activation: str = 'topk', # of the bases: 'topk', 'relu' or 'sigmoid'
+        activation: str = 'topk', # of the bases: 'topk', 'relu', 'sigmoid' or 'linear'
         active: int = 32, # bases that are active at a place, of 'topk'
+        l1: float = 0., # penalty on the mean activation, for 'relu'
         widths: tuple = (0, 1, 2.5), # of the Gaussians that the readout's kernels are made of, cells
     ):
         super().__init__()
@@ -494,7 +495,7 @@ class Readout(nn.Module):
         if not widths or min(widths) < 0: raise ParameterError(f'widths = {widths}: give numbers of cells, 0 or more.')
         self.backbone = Backbone(backbone, weights, False, tuple(layers), 16, finest=4).requires_grad_(False).eval()
         self.stride, self.activation, self.active = stride, activation, active
-        self.widths = tuple(widths)
+        self.widths, self.l1 = tuple(widths), l1
         self.dim = sum(self.backbone.channels)
         self.register_buffer('mean', torch.zeros(self.dim, 1, 1))
         self.register_buffer('std', torch.ones(self.dim, 1, 1))
@@ -521,7 +522,7 @@ class Readout(nn.Module):
         "A linear readout of the channels themselves, without bases."
         return conv(self.dim, 1)
 
-ACTIVATIONS = 'topk', 'relu', 'sigmoid'
+ACTIVATIONS = 'topk', 'relu', 'sigmoid', 'linear'
 
 # %% ../nbs/21_hosts.ipynb #efd435e5
 HOSTS = {}

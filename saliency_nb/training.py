@@ -134,7 +134,8 @@ def mirrored(
     def mirror(t): return torch.where(flip.to(t.device).view(-1, *[1] * (t.dim() - 1)), t.flip(-1), t)
     found = batch | {k: mirror(batch[k]) for k in ('image', 'fixations', 'density') if k in batch}
     if 'mirrored' in batch: # features of the mirrored image were computed, because they are not mirrored features
-        found['features'] = torch.where(flip.view(-1, 1, 1, 1).to(batch['features'].device), batch['mirrored'], batch['features'])
+        key = 'features' if 'features' in batch else 'activations'
+        found[key] = torch.where(flip.view(-1, 1, 1, 1).to(batch[key].device), batch['mirrored'], batch[key])
     return found
 
 # %% ../nbs/23_training.ipynb #7c230001
@@ -180,9 +181,13 @@ class SaliencyTraining(L.LightningModule):
 
     def logits(self, batch) -> torch.Tensor: # (B, h, w)
         "Saliency logits from what was computed before: activations, or features of a frozen host."
-        if 'activations' in batch: return self.model.saliency_logits(batch['activations'].float())
-        if 'features' not in batch: return self.model.logits(batch['image'].contiguous(memory_format=torch.channels_last))
-        return self.model.saliency_logits(self.model.activate(self.model.bases(batch['features'].float())))
+        return self.model.saliency_logits(self.activations(batch))
+
+    def activations(self, batch) -> torch.Tensor: # (B, N, h, w)
+        "Those that were computed before, or those of features or images."
+        if 'activations' in batch: return batch['activations'].float()
+        if 'image' in batch: return self.model.activations(batch['image'].contiguous(memory_format=torch.channels_last))
+        return self.model.activate(self.model.bases(batch['features'].float()))
 
     def on_train_batch_start(self, batch, step):
         if self.model.training: return # scoring, which comes between epochs, leaves eval mode behind
@@ -192,7 +197,10 @@ class SaliencyTraining(L.LightningModule):
     def training_step(self, batch, step):
         torch.manual_seed(derived_seed(self.seed, 'step', self.current_epoch, step, process()[0]))
         if self.flip and ('image' in batch or 'mirrored' in batch): batch = mirrored(batch)
-        if isinstance(self.model, ReadoutSaliency): return log_density_loss(self.logits(batch).float(), batch)
+        if isinstance(self.model, ReadoutSaliency):
+            activations = self.activations(batch)
+            surprise = log_density_loss(self.model.saliency_logits(activations).float(), batch)
+            return surprise + self.model.host.l1 * activations.mean()
         return saliency_loss(self(batch).float(), batch['density'], batch['fixations'])
 
     def on_save_checkpoint(self, checkpoint): checkpoint['saliency_nb'] = recipe_text(self.model) # so that `load_checkpoint` reads last.ckpt
