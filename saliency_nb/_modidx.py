@@ -890,6 +890,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'saliency_nb.runs.Analysis.models': ('runs.html#analysis.models', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.named': ('runs.html#analysis.named', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.need_regions': ('runs.html#analysis.need_regions', 'saliency_nb/runs.py'),
+                                  'saliency_nb.runs.Analysis.one_phase': ('runs.html#analysis.one_phase', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.original': ('runs.html#analysis.original', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.pass_over': ('runs.html#analysis.pass_over', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.Analysis.people': ('runs.html#analysis.people', 'saliency_nb/runs.py'),

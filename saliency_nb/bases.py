@@ -286,12 +286,12 @@ class ReadoutSaliency(FactorizedSaliency):
     def start(self,
         images: torch.Tensor, # (B, 3, H, W), normalised, of the training set
     ) -> nn.Module: # the same
-        "Standardised features, basis logits of variance 1, and a readout that knows nothing but position."
+        "Standardised features, basis logits of variance 1, and a readout that knows hardly more than position."
         self.host.standardise(images)
         nn.init.normal_(self.bases.weight)
         nn.init.constant_(self.bases.bias, -2. if self.host.activation == 'sigmoid' else 0.)
         self.bases.weight /= self.basis_logits(images).std((0, 2, 3)).clamp(min=1e-6)[:, None, None, None]
-        nn.init.zeros_(self.readout.weight)
+        nn.init.normal_(self.readout.weight, std=1e-3)
         return self
 
 PRIOR = 24, 32 # cells of the position prior, (h, w); it is smooth
