@@ -240,7 +240,7 @@ def gaussians(
 
 # %% ../nbs/22_bases.ipynb #7b220006
 class ReadoutSaliency(FactorizedSaliency):
-    "Bases on a frozen backbone and a readout that is linear in the log density; it has one phase, which reads activations as phase 2 does."
+    "Bases on a frozen backbone, read out linearly into a log density; its one phase reads activations, as phase 2 does."
     def __init__(self,
         host: nn.Module, # `Readout`, or like it: `dim`, `activation`, `active`, `widths` and `standardise`
         n_bases: int = 512, # N
@@ -273,7 +273,8 @@ class ReadoutSaliency(FactorizedSaliency):
     ) -> torch.Tensor: # (B, h, w)
         "The log density without its constant: what the bases add, and the position prior."
         sums, size = self.readout(activations), self.blurs.shape[-1]
-        return F.conv2d(sums, self.blurs[None], padding=size // 2)[:, 0] + self.position_prior(activations.shape[2:])
+        read = F.conv2d(sums, self.blurs[None], padding=size // 2)[:, 0]
+        return read + self.position_prior(activations.shape[2:])
 
     def kernels(self) -> torch.Tensor: # (N, k, k)
         "The kernel that reads each basis out: a weighted sum of Gaussians."

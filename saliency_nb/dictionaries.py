@@ -65,7 +65,8 @@ class Dictionary:
     ): # the same
         "Learn from features of places of training images."
         self.centre = torch.zeros(features.shape[1])
-        self.weight = self.directions(features, torch.Generator().manual_seed(derived_seed(seed, type(self).__name__)))
+        draw = torch.Generator().manual_seed(derived_seed(seed, type(self).__name__))
+        self.weight = self.directions(features, draw)
         self.bias = torch.zeros(len(self.weight))
         return self.with_atoms(features)
 
@@ -111,7 +112,8 @@ class Components(Dictionary):
     "Principal components, by scikit-learn."
     def directions(self, features, draw):
         from sklearn.decomposition import PCA
-        found = PCA(min(self.n_units, *features.shape), random_state=draw.initial_seed() % 2**32).fit(features.numpy())
+        n, seed = min(self.n_units, *features.shape), draw.initial_seed() % 2**32
+        found = PCA(n, random_state=seed).fit(features.numpy())
         self.centre = torch.from_numpy(found.mean_).float()
         return torch.from_numpy(found.components_).float()
 
@@ -119,7 +121,8 @@ class Parts(Dictionary):
     "Non-negative matrix factorisation of the positive and negative sides of the channels, by scikit-learn."
     def fit(self, features, seed=0):
         from sklearn.decomposition import MiniBatchNMF
-        self.model = MiniBatchNMF(self.n_units, batch_size=2048, max_iter=20, random_state=derived_seed(seed, 'parts') % 2**32)
+        seed = derived_seed(seed, 'parts') % 2**32
+        self.model = MiniBatchNMF(self.n_units, batch_size=2048, max_iter=20, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # twenty passes are what we take, converged or not
             self.model.fit(sides(features))
@@ -181,7 +184,10 @@ class SparseAutoencoder(Dictionary):
         batch: int = 2048, # places per step
         lr: float = 1e-3, # at its highest
         restart: float = .7, # share of the steps in which units are started anew
-    ): self.n_units, self.active, self.steps, self.batch, self.lr, self.restart = n_units, active, steps, batch, lr, restart
+    ):
+        self.n_units, self.active = n_units, active
+        self.steps, self.batch = steps, batch
+        self.lr, self.restart = lr, restart
 
     def fit(self, features, seed=0):
         draw = torch.Generator().manual_seed(derived_seed(seed, 'autoencoder'))
@@ -235,10 +241,14 @@ def with_dictionary(
 ) -> ReadoutSaliency: # the same
     "Give a model the directions of a dictionary as bases; raises `ParameterError` where they do not fit it."
     weight, host = getattr(dictionary, 'weight', None), model.host
-    if weight is None: raise ParameterError(f'{type(dictionary).__name__}: encodes without a matrix, so it cannot be the bases of a model.')
+    if weight is None:
+        raise ParameterError(f'{type(dictionary).__name__}: encodes without a matrix, so it gives a model no bases.')
+    active = host.active if host.activation == 'topk' else dictionary.active
     wanted = len(weight), weight.shape[1], dictionary.activation, dictionary.active
-    given = model.bases.out_channels, host.dim, host.activation, host.active if dictionary.activation == 'topk' else dictionary.active
-    if wanted != given: raise ParameterError(f'a dictionary of {wanted} (units, features, activation, active), a model of {given}: build one like the other.')
+    given = model.bases.out_channels, host.dim, host.activation, active
+    if wanted != given:
+        raise ParameterError(f'a dictionary of {wanted} (units, features, activation, active), a model of {given}: '
+                             'build one like the other.')
     model.bases.weight.copy_(weight[..., None, None])
     model.bases.bias.copy_(dictionary.bias - weight @ dictionary.centre)
     model.fixed = fixed
@@ -302,7 +312,9 @@ def fit_readout(
 ) -> ReadoutSaliency: # the best model by validation CC, in eval mode
     "Train a readout on a frozen backbone: with TopK bases on those of a sparse autoencoder, else with its bases."
     sets = dict(train=train_set, select=select_set)
-    features = {name: FrozenFeatures(model.host, s, name == 'train', Path(out)/'features', limit, f'{data} {name}') for name, s in sets.items()}
+    given = dict(folder=Path(out)/'features', limit=limit)
+    def frozen(name): return FrozenFeatures(model.host, sets[name], name == 'train', data=f'{data} {name}', **given)
+    features = {name: frozen(name) for name in sets}
     if model.host.activation == 'topk':
         places = sampled_places(features['train'], seed=seed)
         steps = max(100, PASSES * len(places) // 1024)

@@ -546,7 +546,8 @@ class FrozenFeatures(Dataset):
 
     def mapped(self, folder, name) -> np.ndarray: # a file, read as needed
         if folder is None:
-            raise ParameterError(f'the features take {self.gigabytes:.1f} GB; give a folder for them, or a higher limit.')
+            size = f'{self.gigabytes:.1f} GB'
+            raise ParameterError(f'the features take {size}; give a folder for them, or a higher limit.')
         self.file = Path(folder)/f'features_{name}.npy'
         if not self.file.is_file():
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -577,8 +578,11 @@ def weights_fingerprint(
     module: torch.nn.Module, # any
 ) -> str: # 16 hexadecimal digits
     "Hash of every tensor of a module."
-    digests = [(name, hashlib.sha256(t.cpu().numpy().tobytes()).hexdigest()) for name, t in module.state_dict().items()]
-    return fingerprint(digests)
+    total = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.cpu().numpy().tobytes())
+    return total.hexdigest()[:16]
 
 # %% ../nbs/23_training.ipynb #7c230008
 @torch.no_grad()
