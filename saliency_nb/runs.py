@@ -31,6 +31,7 @@ from .fixations import FixationSet, SaliencyDataset, check_images, json_releases
 from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
+from .dictionaries import fit_readout
 from .training import NAMES, bits_per_fixation, calibrate, check_training, evaluate, logit_maps, other_images, position_map, preloaded, train, with_activations
 from .thresholds import UsualMaps, adaptive_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
@@ -394,6 +395,11 @@ class Analysis:
             if value > most: raise ParameterError(f'{name} = {value}: choose between 1 and the number of {what}, {most}.')
         if p.shuffled: self.check_shuffled()
 
+    @property
+    def one_phase(self) -> bool: # bases on a frozen backbone
+        "Whether the model has one phase, which is trained as phase 1 and read as phase 2."
+        return getattr(HOSTS[self.p.model], 'bases_on', 'features') == 'backbone'
+
     def stage(self, name, make, files, modules, **inputs) -> str: # fingerprint
         "Make a stage once."
         if name not in self.made: self.made[name] = self.run.stage(name, make, files, modules, **inputs)
@@ -500,7 +506,7 @@ def epoch_numbers(
     raise ParameterError(f"keep = '{text}': give numbers of epochs separated by commas, such as 0,2,5.")
 
 # %% ../nbs/56_runs.ipynb #aa6cec74
-CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training' # what a training depends on
+CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training', 'dictionaries' # what a training depends on
 DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
 
 @patch
@@ -521,7 +527,8 @@ def first_training(self: Analysis,
     def say(line): print(f'{name}, {line}' if others else line)
     def make():
         items = [preloaded(SaliencyDataset(s, self.size)) for s in others] or [self.loaded(n) for n in ('train', 'select')]
-        train(self.untrained(**shape), *items, self.run/name, p.epochs, data=data, lr=p.lr, say=say, **self.trainer(precision=p.precision))
+        learn = fit_readout if self.one_phase and shape.get('phase', 1) else train
+        learn(self.untrained(**shape), *items, self.run/name, p.epochs, data=data, lr=p.lr, say=say, **self.trainer(precision=p.precision))
     return self.stage(name, make, [f'{name}/best.safetensors', f'{name}/metrics.csv'], CHAPTERS, data=data, shape=self.shape, size=self.size, epochs=p.epochs, lr=p.lr, precision=p.precision, **self.common())
 
 @patch
@@ -539,13 +546,16 @@ def adopt(self: Analysis):
 def phase2(self: Analysis) -> str: # fingerprint
     "phase2/best.safetensors and metrics.csv; from a given checkpoint the exact phase 2."
     p, first = self.p, self.phase1()
+    taken = p.checkpoint or self.one_phase # nothing is left to train
     def make():
         given = load_checkpoint(self.run/'phase1/best.safetensors').to(self.device)
         if given.phase == 1: given = given.to_phase2()
-        if p.checkpoint: (self.run/'phase2').mkdir(exist_ok=True); return save_checkpoint(given, self.run/'phase2/best.safetensors')
+        if taken:
+            (self.run/'phase2').mkdir(exist_ok=True)
+            return save_checkpoint(given, self.run/'phase2/best.safetensors')
         train(given, *(with_activations(given, self.loaded(name)) for name in ('train', 'select')), self.run/'phase2', p.epochs2, data=first, lr=p.lr2, **self.trainer())
-    files = ['phase2/best.safetensors'] + ([] if p.checkpoint else ['phase2/metrics.csv'])
-    return self.stage('phase2', make, files, CHAPTERS, phase1=first, checkpoint=bool(p.checkpoint), **({} if p.checkpoint else dict(epochs=p.epochs2, lr=p.lr2, **self.common())))
+    files = ['phase2/best.safetensors'] + ([] if taken else ['phase2/metrics.csv'])
+    return self.stage('phase2', make, files, CHAPTERS, phase1=first, checkpoint=bool(p.checkpoint), **({} if taken else dict(epochs=p.epochs2, lr=p.lr2, **self.common())))
 
 @patch
 def original(self: Analysis) -> str: # fingerprint

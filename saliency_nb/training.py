@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'PRECISION', 'SENSIBLE', 'METRICS', 'NAMES',
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
-           'check_training', 'mirrored', 'SaliencyTraining', 'scores', 'other_images', 'evaluate', 'device_of',
-           'mean_scores', 'History', 'train', 'resumable', 'keep_last', 'lightning_trainer', 'check_normalisation',
-           'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope', 'calibrate',
-           'position_map', 'BeforeReadout', 'trained_host', 'fit_bases', 'reconstructed', 'sampled_features',
-           'reconstruction_quality']
+           'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
+           'evaluate', 'device_of', 'mean_scores', 'History', 'train', 'resumable', 'keep_last', 'lightning_trainer',
+           'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope',
+           'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images', 'weights_fingerprint', 'know_position',
+           'BeforeReadout', 'trained_host', 'fit_bases', 'reconstructed', 'sampled_features', 'reconstruction_quality']
 
 # %% ../nbs/23_training.ipynb #51de4329
-import inspect, logging, math, time, warnings
+import hashlib, inspect, logging, math, time, warnings
 from copy import deepcopy
 from numbers import Integral, Real
 from pathlib import Path
@@ -24,11 +24,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.optimize import brentq
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from .core import DataError, ParameterError, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
 from .hosts import register_host
-from .bases import FactorizedSaliency, OriginalSaliency, SaliencyModel, build_model, freeze_below_readout, load_checkpoint, recipe_of, recipe_text, save_checkpoint
+from .bases import PRIOR, FactorizedSaliency, OriginalSaliency, ReadoutSaliency, SaliencyModel, build_model, freeze_below_readout, load_checkpoint, recipe_of, recipe_text, save_checkpoint
 
 # %% ../nbs/23_training.ipynb #1c76e781
 class Preloaded(Dataset):
@@ -126,12 +127,34 @@ def check_training(
 
 # %% ../nbs/23_training.ipynb #a5b98456
 def mirrored(
-    batch: dict, # image (B, 3, H, W), fixations (B, H, W), density (B, H, W)
+    batch: dict, # image (B, 3, H, W), or features and mirrored (B, D, h, w); fixations (B, H, W), density (B, H, W)
 ) -> dict: # the batch, half of it mirrored
     "Mirror each image of a batch, and all that belongs to it, with probability one half."
-    flip = torch.rand(len(batch['image'])) < .5
+    flip = torch.rand(len(batch['density'])) < .5
     def mirror(t): return torch.where(flip.to(t.device).view(-1, *[1] * (t.dim() - 1)), t.flip(-1), t)
-    return batch | {k: mirror(batch[k]) for k in ('image', 'fixations', 'density')}
+    found = batch | {k: mirror(batch[k]) for k in ('image', 'fixations', 'density') if k in batch}
+    if 'mirrored' in batch: # features of the mirrored image were computed, because they are not mirrored features
+        key = 'features' if 'features' in batch else 'activations'
+        found[key] = torch.where(flip.view(-1, 1, 1, 1).to(batch[key].device), batch['mirrored'], batch[key])
+    return found
+
+# %% ../nbs/23_training.ipynb #7c230001
+def share(
+    maps: torch.Tensor, # (B, H, W), >= 0
+    grid: tuple, # (h, w)
+) -> torch.Tensor: # (B, h w), sum 1; zero where a map is
+    "What share of a map falls into each cell of a coarser grid."
+    cells = adaptive_avg_pool2d(maps[:, None].float(), grid).flatten(1)
+    return cells / cells.sum(1, keepdim=True).clamp(min=1e-12)
+
+def log_density_loss(
+    logits: torch.Tensor, # (B, h, w) log densities, without their constants
+    batch: dict, # fixations (B, H, W) counts, density (B, H, W)
+) -> torch.Tensor: # scalar, nats
+    "Cross-entropy of the predicted density with people's: fixations and their blurred density in equal parts."
+    grid = logits.shape[1:]
+    people = (share(batch['fixations'], grid) + share(batch['density'], grid)) / 2
+    return -(people * torch.log_softmax(logits.flatten(1), 1)).sum(1).mean()
 
 # %% ../nbs/23_training.ipynb #0fc5479a
 class SaliencyTraining(L.LightningModule):
@@ -151,10 +174,20 @@ class SaliencyTraining(L.LightningModule):
         self.optimisation = dict(lr=lr, lr_every=lr_every, lr_factor=lr_factor, weight_decay=weight_decay)
 
     def forward(self,
-        batch: dict, # with 'activations' (B, N, h, w) or 'image' (B, 3, H, W)
+        batch: dict, # with 'activations' (B, N, h, w), 'features' (B, D, h, w) of a frozen host, or 'image' (B, 3, H, W)
     ) -> torch.Tensor: # saliency (B, H, W)
-        if 'activations' not in batch: return self.model(batch['image'].contiguous(memory_format=torch.channels_last))
-        return self.model.upsampled(self.model.saliency_logits(batch['activations'].float()), batch['density'].shape[-2:])
+        if 'image' in batch: return self.model(batch['image'].contiguous(memory_format=torch.channels_last))
+        return self.model.upsampled(self.logits(batch), batch['density'].shape[-2:])
+
+    def logits(self, batch) -> torch.Tensor: # (B, h, w)
+        "Saliency logits from what was computed before: activations, or features of a frozen host."
+        return self.model.saliency_logits(self.activations(batch))
+
+    def activations(self, batch) -> torch.Tensor: # (B, N, h, w)
+        "Those that were computed before, or those of features or images."
+        if 'activations' in batch: return batch['activations'].float()
+        if 'image' in batch: return self.model.activations(batch['image'].contiguous(memory_format=torch.channels_last))
+        return self.model.activate(self.model.bases(batch['features'].float()))
 
     def on_train_batch_start(self, batch, step):
         if self.model.training: return # scoring, which comes between epochs, leaves eval mode behind
@@ -163,7 +196,11 @@ class SaliencyTraining(L.LightningModule):
 
     def training_step(self, batch, step):
         torch.manual_seed(derived_seed(self.seed, 'step', self.current_epoch, step, process()[0]))
-        if self.flip and 'image' in batch: batch = mirrored(batch)
+        if self.flip and ('image' in batch or 'mirrored' in batch): batch = mirrored(batch)
+        if isinstance(self.model, ReadoutSaliency):
+            activations = self.activations(batch)
+            surprise = log_density_loss(self.model.saliency_logits(activations).float(), batch)
+            return surprise + self.model.host.l1 * activations.mean()
         return saliency_loss(self(batch).float(), batch['density'], batch['fixations'])
 
     def on_save_checkpoint(self, checkpoint): checkpoint['saliency_nb'] = recipe_text(self.model) # so that `load_checkpoint` reads last.ckpt
@@ -314,6 +351,7 @@ def train(
     check_training(len(train_set), epochs=epochs, batch=batch, every=every, patience=patience, workers=workers, **trainer)
     module = SaliencyTraining(model, seed=seed, **optimisation)
     if model.phase == 2: freeze_below_readout(model)
+    if isinstance(model, ReadoutSaliency): know_position(model, train_set)
     if batch == 1: check_normalisation(model, train_set[0])
     out = Path(out)
     history, order = History(out, select_set, say, every, keep, patience), EpochOrder(len(train_set), batch, seed)
@@ -471,6 +509,90 @@ def position_map(
     "Log of the mean fixation density of other images."
     log_density = torch.nn.functional.adaptive_avg_pool2d(density[None].double(), grid).log()
     return log_density - log_density.mean()
+
+# %% ../nbs/23_training.ipynb #7c230006
+class FrozenFeatures(Dataset):
+    "The items of a dataset with a frozen host's features, each image seen once, in place of the image."
+    def __init__(self,
+        host: torch.nn.Module, # frozen, (B, 3, H, W) -> (B, D, h, w)
+        dataset: Dataset, # items of a SaliencyDataset
+        mirrored: bool = True, # the mirrored images' features too, for training
+        folder = None, # where the file goes, if there is one
+        limit: float = 4., # GB in memory; beyond it they are in a file in the folder
+        data: str = '', # fingerprint of the images, part of the file's name
+        batch: int = 8, # images per forward pass
+    ):
+        self.host, self.dataset, self.views, self.batch = host.eval(), dataset, 1 + mirrored, batch
+        first = self.seen(dataset[0]['image'][None])
+        self.shape = len(dataset), *first.shape[1:]
+        self.gigabytes = first[0].nbytes * len(dataset) / 1e9
+        self.file = None
+        if self.gigabytes <= limit: self.features = self.filled(np.empty(self.shape, np.float16))
+        else: self.features = self.mapped(folder, fingerprint(weights_fingerprint(host), data, self.shape))
+        self.rest = preloaded(Others(dataset))
+
+    @torch.no_grad()
+    def seen(self, images) -> np.ndarray: # (B, views, h, w, D) float16
+        "Features of images, and of the mirrored ones."
+        views = (images, images.flip(-1))[:self.views]
+        device = device_of(self.host)
+        found = [self.host(v.to(device).contiguous(memory_format=torch.channels_last)) for v in views]
+        return torch.stack(found, 1).permute(0, 1, 3, 4, 2).half().cpu().numpy()
+
+    def filled(self, features) -> np.ndarray: # the same, filled
+        for i, items in enumerate(DataLoader(Images(self.dataset), self.batch)):
+            features[i * self.batch:][:len(items)] = self.seen(items)
+        return features
+
+    def mapped(self, folder, name) -> np.ndarray: # a file, read as needed
+        if folder is None:
+            size = f'{self.gigabytes:.1f} GB'
+            raise ParameterError(f'the features take {size}; give a folder for them, or a higher limit.')
+        self.file = Path(folder)/f'features_{name}.npy'
+        if not self.file.is_file():
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(self.file) as part:
+                features = self.filled(np.lib.format.open_memmap(part, 'w+', np.float16, self.shape))
+                features.flush()
+        return np.load(self.file, mmap_mode='r')
+
+    def __len__(self): return len(self.dataset)
+
+    def __getitem__(self, i) -> dict: # features, and mirrored (D, h, w) float16; fixations, density, id
+        views = torch.from_numpy(np.array(self.features[i])).permute(0, 3, 1, 2)
+        return dict(self.rest[i], **dict(zip(('features', 'mirrored'), views)))
+
+class Others(Dataset):
+    "Items without their images."
+    def __init__(self, dataset): self.dataset = dataset
+    def __len__(self): return len(self.dataset)
+    def __getitem__(self, i): return {k: v for k, v in self.dataset[i].items() if k != 'image'}
+
+class Images(Dataset):
+    "Images alone."
+    def __init__(self, dataset): self.dataset = dataset
+    def __len__(self): return len(self.dataset)
+    def __getitem__(self, i): return self.dataset[i]['image']
+
+def weights_fingerprint(
+    module: torch.nn.Module, # any
+) -> str: # 16 hexadecimal digits
+    "Hash of every tensor of a module."
+    total = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.cpu().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+# %% ../nbs/23_training.ipynb #7c230008
+@torch.no_grad()
+def know_position(
+    model: ReadoutSaliency, # changed in place
+    dataset: Dataset, # training images: items with fixations and density
+) -> ReadoutSaliency: # the same
+    "Give a model the log of the mean density of the training images, its position prior."
+    model.position.copy_(position_map(other_images(dataset)[1], PRIOR)[None])
+    return model
 
 # %% ../nbs/23_training.ipynb #7151f725
 class BeforeReadout(torch.nn.Module):

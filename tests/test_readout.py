@@ -1,0 +1,32 @@
+"The host readout in a run: one training, every stage after it, and published hosts on a backbone of timm."
+import numpy as np, pytest, torch
+from saliency_nb.bases import ReadoutSaliency, basis_saliency
+from saliency_nb.runs import Analysis
+from saliency_nb.training import logit_maps
+from saliency_nb.world import make_world
+
+SMALL = dict(height=64, width=96, features=8, n_bases=32, epochs=2, epochs2=1, lr=.02, batch=4, control=False, min_images=1, accelerator='cpu', backbone='timm:mobilenetv3_small_050')
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('runs')/'world', n_images=24, size=(64, 96), seed=0)
+
+def test_a_run_of_the_readout(world, tmp_path):
+    analysis = Analysis(data=world, out=tmp_path/'run', model='readout', **SMALL)
+    alignment = analysis.dissection()
+    models = analysis.models()
+    model = models['phase 2']
+    assert list(models) == ['phase 2'] and isinstance(model, ReadoutSaliency) and model.to_phase2() is model
+    assert alignment.sizes['basis'] == 32 and set(analysis.scores().index.unique('model')) == {'phase 2'}
+    assert not (tmp_path/'run/phase2/metrics.csv').exists()
+    z, _ = logit_maps(model, analysis.loaded('select'))
+    image = analysis.loaded('select')[0]['image'][None]
+    with torch.no_grad(): parts = basis_saliency(model, model.activations(image)).sum(1) + model.position_prior(z.shape[1:])
+    assert torch.allclose(parts[0].double(), z[0], atol=1e-4)
+    assert model.position.std() > 0 and np.isfinite(analysis.calibration()['network']['bits'])
+    written = (tmp_path/'run/phase1/best.safetensors').stat().st_mtime_ns
+    Analysis(data=world, out=tmp_path/'run', model='readout', **SMALL).phase2()
+    assert (tmp_path/'run/phase1/best.safetensors').stat().st_mtime_ns == written # nothing is trained again
+
+def test_a_published_host_on_a_backbone_of_timm(world, tmp_path):
+    analysis = Analysis(data=world, out=tmp_path/'run', model='dinet', **SMALL | dict(epochs=1))
+    assert list(analysis.models()) == ['phase 1', 'phase 2']
