@@ -497,6 +497,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'saliency_nb.download.there': ('download.html#there', 'saliency_nb/download.py'),
                                       'saliency_nb.download.unpack': ('download.html#unpack', 'saliency_nb/download.py')},
             'saliency_nb.explain': { 'saliency_nb.explain.explain': ('explain.html#explain', 'saliency_nb/explain.py'),
+                                     'saliency_nb.explain.has_prior': ('explain.html#has_prior', 'saliency_nb/explain.py'),
                                      'saliency_nb.explain.raised': ('explain.html#raised', 'saliency_nb/explain.py')},
             'saliency_nb.explorer': { 'saliency_nb.explorer.Explorer': ('explorer.html#explorer', 'saliency_nb/explorer.py'),
                                       'saliency_nb.explorer.Explorer.__init__': ( 'explorer.html#explorer.__init__',

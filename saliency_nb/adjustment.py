@@ -454,7 +454,7 @@ def basis_maps(
 ): # yields image id, (N, h, w)
     "l_n, each basis's part of the logit, image by image."
     for ids, logits in shown(model, regions, size, batch):
-        yield from zip(ids, lifted(model, torch.sigmoid(logits)).double().cpu().numpy())
+        yield from zip(ids, lifted(model, model.activate(logits)).double().cpu().numpy())
 
 def adjusted_contrasts(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -464,7 +464,7 @@ def adjusted_contrasts(
     tau: float = 1., # log density per logit, from `calibrate`
 ) -> xr.Dataset: # as `solved`
     "The adjusted contrast of a model by passes of its own, the usual map being that of the probe images."
-    usual = UsualMaps()
+    usual = UsualMaps(model.activate)
     for ids, logits in shown(model, regions, size, batch): usual.add(ids, logits)
     total = Adjustment(regions, model.bases.out_channels, usual.result())
     one_pass(model, open_probe(model, regions, size), [total], tau, batch)

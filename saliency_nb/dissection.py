@@ -136,10 +136,12 @@ class Batch:
         ids: list, # of these images
         logits: torch.Tensor, # (B, N, h, w)
         lift, # activations -> parts of the log density, as `lifted`
+        activate = torch.sigmoid, # logits -> activations
     ):
         self.position, _, names, masks, others, guests = zip(*items)
         self.ids, self.logits = ids, logits
-        self.lift, device = lift, logits.device
+        self.lift, self.activate = lift, activate
+        device = logits.device
         self.own = Placed(names, masks, device)
         self.others = torch.from_numpy(np.concatenate(others)).to(device).float() # (M, PARTNERS, K)
         names, masks, sources, shares = zip(*guests)
@@ -147,7 +149,7 @@ class Batch:
         self.shares = torch.from_numpy(np.concatenate(shares)).to(device)[:, None] # (G, 1)
 
     @cached_property
-    def activations(self): return torch.sigmoid(self.logits) # (B, N, h, w)
+    def activations(self): return self.activate(self.logits) # (B, N, h, w)
 
     @cached_property
     def parts(self): return self.lift(self.activations) # (B, N, h, w), in nats
@@ -171,7 +173,7 @@ def batch_of(
 ) -> Batch: # after the forward pass
     "Show images to a model."
     logits = basis_logits(model, [item[1] for item in items]).to(sums_device(model))
-    return Batch(items, [probe.ids[item[0]] for item in items], logits, partial(lifted, model, tau=tau))
+    return Batch(items, [probe.ids[item[0]] for item in items], logits, partial(lifted, model, tau=tau), model.activate)
 
 # %% ../nbs/33_dissection.ipynb #7e11000f
 TAILS = ('', '_lower') # suffixes of the results of the upper and the lower tail

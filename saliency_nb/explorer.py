@@ -81,7 +81,7 @@ class Explorer(widgets.VBox):
         "What does not change while one image is looked at."
         image = self.images[k]['image']
         z = self.model.basis_logits(image[None].to(self.model.bases.weight.device))
-        return image, z[0].cpu(), basis_saliency(self.model, torch.sigmoid(z))[0].cpu()
+        return image, z[0].cpu(), basis_saliency(self.model, self.model.activate(z))[0].cpu()
 
     def show(self, _=None):
         "Draw the view for the present values of the controls."

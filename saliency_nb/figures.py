@@ -242,7 +242,7 @@ def image_figure(
 ) -> Figure: # 2 x 4 panels
     "An image, its density, the prediction, and the bases that move the prediction most."
     z = model.eval().basis_logits((x := image[None].to(model.bases.weight.device)))
-    parts, z, predicted = basis_saliency(model, torch.sigmoid(z))[0][:, 1:-1, 1:-1].cpu(), z.cpu(), model(x)[0].cpu()
+    parts, z, predicted = basis_saliency(model, model.activate(z))[0][:, 1:-1, 1:-1].cpu(), z.cpu(), model(x)[0].cpu()
     moved = parts - parts.mean((1, 2), keepdim=True)
     strongest = moved.flatten(1).std(1).argsort(descending=True)[:bases].tolist()
     fig, axes = plt.subplots(2, 4, figsize=(9, 4), layout='constrained')

@@ -615,7 +615,7 @@ def references(self: Analysis,
     model, # in phase 2
 ) -> tuple: # thresholds (basis,); usual maps, as from `UsualMaps.result`
     "What a model does on the training images, by one pass."
-    usual = UsualMaps()
+    usual = UsualMaps(model.activate)
     thresholds = adaptive_thresholds(model, self.sets['train'], self.p.quantile, self.p.batch, also=(usual,), folder=self.run/'partial')
     return thresholds, usual.result()
 

@@ -117,14 +117,18 @@ class Sample:
 # %% ../nbs/30_thresholds.ipynb #5d2a4f18
 class UsualMaps:
     "The sum of every basis's activations over images, place by place, and which images these were."
-    def __init__(self): self.total, self.ids = 0., []
+    def __init__(self,
+        activate = torch.sigmoid, # logits -> activations, of the model
+    ):
+        self.activate = activate
+        self.total, self.ids = 0., []
 
     def add(self,
         ids, # of the images
         logits: torch.Tensor, # (B, N, h, w)
     ): # self
         "Add a batch."
-        self.total = self.total + torch.sigmoid(logits).cpu().double().sum(0).numpy()
+        self.total = self.total + self.activate(logits).cpu().double().sum(0).numpy()
         self.ids += [str(i) for i in ids]
         return self
 
@@ -141,7 +145,7 @@ class UsualMaps:
 
     def share(self):
         states = gathered(self.state())
-        self.__init__()
+        self.__init__(self.activate)
         for s in states: self.merge(s)
 
 class Together:

@@ -1,6 +1,8 @@
 "The host readout in a run: one training, every stage after it, and published hosts on a backbone of timm."
 import numpy as np, pytest, torch
 from saliency_nb.bases import ReadoutSaliency, basis_saliency
+from saliency_nb.dissection import batch_of, open_probe
+from saliency_nb.explain import explain
 from saliency_nb.runs import Analysis
 from saliency_nb.training import logit_maps
 from saliency_nb.world import make_world
@@ -22,7 +24,13 @@ def test_a_run_of_the_readout(world, tmp_path):
     image = analysis.loaded('select')[0]['image'][None]
     with torch.no_grad(): parts = basis_saliency(model, model.activations(image)).sum(1) + model.position_prior(z.shape[1:])
     assert torch.allclose(parts[0].double(), z[0], atol=1e-4)
+    maps = explain(model, image[0], alignment)
+    assert maps.semantic.values[-1] == 'position'
+    assert np.allclose(maps.sum('semantic'), alignment.tau * z[0], atol=1e-3) # the dissection takes the model's own activations
     assert model.position.std() > 0 and np.isfinite(analysis.calibration()['network']['bits'])
+    probe = open_probe(model, analysis.found.regions, analysis.size)
+    batch = batch_of([probe[0]], probe, model)
+    assert torch.equal(batch.activations, model.activate(batch.logits)) and (batch.activations == 0).any() # sparse
     written = (tmp_path/'run/phase1/best.safetensors').stat().st_mtime_ns
     Analysis(data=world, out=tmp_path/'run', model='readout', **SMALL).phase2()
     assert (tmp_path/'run/phase1/best.safetensors').stat().st_mtime_ns == written # nothing is trained again
