@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BINS', 'two_tails', 'sampled_places', 'Accumulator', 'summed', 'gathered', 'Sample', 'UsualMaps', 'Together',
-           'add_each', 'accumulate', 'ImagesOnly', 'basis_logits', 'model_fingerprint', 'places_per_image',
-           'logit_sample', 'check_quantile', 'on_bases', 'sample_thresholds', 'adaptive_thresholds',
-           'write_distribution', 'distribution_masses', 'read_distribution']
+           'add_each', 'accumulate', 'ImagesOnly', 'basis_logits', 'places_per_image', 'logit_sample', 'check_quantile',
+           'on_bases', 'sample_thresholds', 'adaptive_thresholds', 'write_distribution', 'distribution_masses',
+           'read_distribution']
 
 # %% ../nbs/30_thresholds.ipynb #2d1b12f2
 import hashlib, time
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from .core import DataError, ParameterError, fingerprint, fingerprint_code
 from .core import read_json, rng, whole_file, write_json
 from .bases import FactorizedSaliency
-from .training import process
+from .training import model_fingerprint, process
 
 # %% ../nbs/30_thresholds.ipynb #5d2a4f07
 def two_tails(
@@ -226,16 +226,6 @@ def basis_logits(
     "Logits of every basis, on the model's device."
     x = torch.stack(images).to(model.bases.weight.device, memory_format=torch.channels_last)
     with torch.no_grad(): return model.eval().basis_logits(x).float()
-
-def model_fingerprint(
-    model: torch.nn.Module, # any
-) -> str: # 16 hexadecimal digits
-    "Hash of every tensor of a model."
-    total = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]
 
 # %% ../nbs/30_thresholds.ipynb #5d2a4f13
 def places_per_image(

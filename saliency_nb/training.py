@@ -8,7 +8,7 @@ __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'P
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
            'evaluate', 'device_of', 'mean_scores', 'History', 'train', 'resumable', 'keep_last', 'lightning_trainer',
            'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope',
-           'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images', 'weights_fingerprint', 'know_position',
+           'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images', 'model_fingerprint', 'know_position',
            'BeforeReadout', 'trained_host', 'fit_bases', 'reconstructed', 'sampled_features', 'reconstruction_quality']
 
 # %% ../nbs/23_training.ipynb #51de4329
@@ -528,7 +528,7 @@ class FrozenFeatures(Dataset):
         self.gigabytes = first[0].nbytes * len(dataset) / 1e9
         self.file = None
         if self.gigabytes <= limit: self.features = self.filled(np.empty(self.shape, np.float16))
-        else: self.features = self.mapped(folder, fingerprint(weights_fingerprint(host), data, self.shape))
+        else: self.features = self.mapped(folder, fingerprint(model_fingerprint(host), data, self.shape))
         self.rest = preloaded(Others(dataset))
 
     @torch.no_grad()
@@ -574,14 +574,14 @@ class Images(Dataset):
     def __len__(self): return len(self.dataset)
     def __getitem__(self, i): return self.dataset[i]['image']
 
-def weights_fingerprint(
-    module: torch.nn.Module, # any
+def model_fingerprint(
+    model: torch.nn.Module, # any
 ) -> str: # 16 hexadecimal digits
-    "Hash of every tensor of a module."
+    "Hash of every tensor of a model."
     total = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        total.update(name.encode())
-        total.update(tensor.cpu().numpy().tobytes())
+    for name, tensor in model.state_dict().items():
+        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
 # %% ../nbs/23_training.ipynb #7c230008

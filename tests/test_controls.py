@@ -4,7 +4,7 @@ from scipy import ndimage
 from nightly import NIGHTLY, noted
 from saliency_nb.adjustment import Adjustment, fold_errors, freedom, object_design, solved, student_interval
 from saliency_nb.bases import build_model
-from saliency_nb.contributions import fold_sums, local_effect
+from saliency_nb.contributions import local_effect
 from saliency_nb.controls import CLAIMS, beside_area, controls
 from saliency_nb.core import ParameterError, rng
 from saliency_nb.dissection import dissect
