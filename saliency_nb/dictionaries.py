@@ -303,18 +303,16 @@ def fit_readout(
     model: ReadoutSaliency, # after `initialise`; changed in place
     train_set: Dataset, # items of a SaliencyDataset
     select_set: Dataset, # images that choose the best epoch
-    out, # folder for checkpoints and metrics.csv, and for features that do not fit into memory
+    out, # folder for checkpoints and metrics.csv
     epochs: int = 8, # passes over the images
-    limit: float = 4., # GB of features in memory
     seed: int = 0, # of everything random
     data: str = '', # fingerprint of the data
     **training, # of `train`; with TopK bases a learning rate of .02 suits the readout
 ) -> ReadoutSaliency: # the best model by validation CC, in eval mode
     "Train a readout on a frozen backbone: with TopK bases on those of a sparse autoencoder, else with its bases."
     sets = dict(train=train_set, select=select_set)
-    given = dict(folder=Path(out)/'features', limit=limit)
-    def frozen(name): return FrozenFeatures(model.host, sets[name], name == 'train', data=f'{data} {name}', **given)
-    features = {name: frozen(name) for name in sets}
+    if not model.host.kept: model.host.keep(Path(out)/'features')
+    features = {name: FrozenFeatures(model.host, images, name == 'train') for name, images in sets.items()}
     if model.host.activation == 'topk':
         places = sampled_places(features['train'], seed=seed)
         steps = max(100, PASSES * len(places) // 1024)

@@ -19,7 +19,7 @@ from .core import DataError, ParameterError, fingerprint, fingerprint_code
 from .core import read_json, versions, write_json
 from .fixations import read_image
 from .bases import FactorizedSaliency, basis_saliency, basis_weights
-from .training import model_fingerprint
+from .hosts import model_fingerprint
 from .thresholds import Accumulator, Together, accumulate, basis_logits
 from .semantics import Regions
 from .chance import PARTNERS, Guests, Layouts, Partners, RegionMasks

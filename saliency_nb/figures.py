@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch, xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.stats import spearmanr
-from .core import ParameterError, read_table, whole_file
+from .core import read_table, whole_file
 from .fixations import MEAN, STD
 from .bases import FactorizedSaliency, basis_saliency
 from .contributions import beyond_chance, contributions, read_authors

@@ -8,20 +8,20 @@ __all__ = ['WEIGHTS', 'WRAPPERS', 'BACKBONES', 'LITE0', 'NO_FEATURES', 'ACTIVATI
            'load_tensors', 'dilate', 'caffe_style', 'resnet_stages', 'squeezenet_stages', 'classifier', 'with_own_head',
            'Renormalise', 'lite0_file', 'timm_tensors', 'timm_network', 'layers_from', 'TimmStages', 'Backbone',
            'keep_strides', 'keep_size', 'conv', 'DINet', 'resized', 'SALICON', 'TransformerBlock', 'TransformerEncoder',
-           'TranSalNet', 'on_one_grid', 'Readout', 'register_host', 'build_host']
+           'TranSalNet', 'on_one_grid', 'model_fingerprint', 'KeptFeatures', 'Readout', 'register_host', 'build_host']
 
 # %% ../nbs/21_hosts.ipynb #2a93223c
-import logging
+import hashlib, logging
 from argparse import Namespace
 from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
-import torch, torchvision
+import numpy as np, torch, torchvision
 import torch.nn.functional as F
 from torch import nn
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from .core import CheckpointError, ParameterError
+from .core import CheckpointError, ParameterError, whole_file
 from .fixations import MEAN, STD
 
 # %% ../nbs/21_hosts.ipynb #15f6410f
@@ -481,12 +481,55 @@ def on_one_grid(
     def fitted(v): return F.adaptive_avg_pool2d(v, grid) if v.shape[2] > grid[0] else resized(v, grid)
     return torch.cat([v if v.shape[2:] == tuple(grid) else fitted(v) for v in layers], 1)
 
+# %% ../nbs/21_hosts.ipynb #7a1e0029
+def model_fingerprint(
+    model: nn.Module, # any
+) -> str: # 16 hexadecimal digits
+    "Hash of every tensor of a model."
+    total = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]
+
+class KeptFeatures:
+    "Features of images in files named by their pixels, so that a network sees an image once."
+    def __init__(self,
+        folder, # for the files, one for each image
+        limit: float = 50., # GB; images beyond it are seen each time
+    ):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.left = limit * 1e9 - sum(f.stat().st_size for f in self.folder.glob('*.npy'))
+
+    def file(self, image) -> Path: # of the features of one image (3, H, W)
+        pixels = image.detach().cpu().contiguous().numpy()
+        return self.folder/f'{hashlib.sha256(pixels).hexdigest()[:32]}.npy'
+
+    def __call__(self,
+        images: torch.Tensor, # (B, 3, H, W)
+        see, # the network: (B, 3, H, W) -> (B, D, h, w) float16
+    ) -> torch.Tensor: # (B, D, h, w) float16
+        "Features from files, and for new images from the network."
+        files = [self.file(image) for image in images]
+        new = [i for i, f in enumerate(files) if not f.is_file()]
+        seen = dict(zip(new, see(images[new]))) if new else {}
+        for i, features in seen.items(): self.keep(files[i], features)
+        def kept(i): return torch.from_numpy(np.load(files[i])).to(images.device)
+        return torch.stack([seen[i] if i in seen else kept(i) for i in range(len(files))])
+
+    def keep(self, file, features):
+        self.left -= features.nbytes
+        if self.left < 0: return
+        with whole_file(file) as part: np.save(part, features.cpu().numpy())
+
 # %% ../nbs/21_hosts.ipynb #7a1e0025
 class Readout(nn.Module):
     "Layers of a frozen backbone on one grid, each channel standardised: what bases on a backbone see."
     bases_on = 'backbone' # not on the last features before the readout
     resize = 'density' # logits are log densities: upsampled, then divided by the sum of their exponentials
     size = (240, 320) # usual input
+    kept = None # `KeptFeatures`, after `keep`
     def __init__(self,
         backbone: str = 'timm:tf_efficientnet_lite0', # of torchvision, or timm:NAME
         weights: str | None = None, # of the backbone: None, 'imagenet', 'lite0' or a file
@@ -515,15 +558,26 @@ class Readout(nn.Module):
     @torch.no_grad()
     def forward(self,
         images: torch.Tensor, # (B, 3, H, W), normalised
-    ) -> torch.Tensor: # features (B, D, H / stride, W / stride), standardised
+    ) -> torch.Tensor: # features (B, D, H / stride, W / stride), standardised, of half precision
+        return (self.kept(images, self.see) if self.kept else self.see(images)).float()
+
+    def see(self, images) -> torch.Tensor: # as `forward`, float16
         grid = [-(-n // self.stride) for n in images.shape[2:]]
-        return (on_one_grid(self.backbone(images), grid) - self.mean) / self.std
+        layers = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        return ((on_one_grid(layers, grid) - self.mean) / self.std).half()
+
+    def keep(self,
+        folder, # for files of features, which may be deleted at any time
+    ):
+        "From now on see each image once."
+        self.kept = KeptFeatures(Path(folder)/model_fingerprint(self))
 
     @torch.no_grad()
     def standardise(self,
         images: torch.Tensor, # (B, 3, H, W), normalised, of the training set
     ):
         "Set mean and standard deviation of each channel from images."
+        self.kept = None # those of another mean
         v = self(images) * self.std + self.mean
         self.mean.copy_(v.mean((0, 2, 3))[:, None, None])
         self.std.copy_(v.std((0, 2, 3)).clamp(min=1e-6)[:, None, None])

@@ -418,6 +418,11 @@ class Analysis:
         torch.manual_seed(derived_seed(self.p.seed, 'model'))
         return initialise(build_model(**shape or self.shape, **more), torch.stack([self.sets['train'][i]['image'] for i in range(min(20, len(self.sets['train'])))]))
 
+    def ready(self, model) -> SaliencyModel: # the same
+        "A model on the device; a frozen backbone keeps what it has seen in features/."
+        if self.one_phase and hasattr(model.host, 'keep'): model.host.keep(self.run/'features')
+        return model.to(self.device)
+
     def trainer(self, **more): # arguments common to all trainings
         p = self.p
         return dict(batch=p.batch, seed=p.seed, lr_every=p.lr_every, every=p.every, workers=p.workers, patience=p.patience, compile=p.compile, keep=self.kept,
@@ -528,7 +533,7 @@ def first_training(self: Analysis,
     def make():
         items = [preloaded(SaliencyDataset(s, self.size)) for s in others] or [self.loaded(n) for n in ('train', 'select')]
         learn = fit_readout if self.one_phase and shape.get('phase', 1) else train
-        learn(self.untrained(**shape), *items, self.run/name, p.epochs, data=data, lr=p.lr, say=say, **self.trainer(precision=p.precision))
+        learn(self.ready(self.untrained(**shape)), *items, self.run/name, p.epochs, data=data, lr=p.lr, say=say, **self.trainer(precision=p.precision))
     return self.stage(name, make, [f'{name}/best.safetensors', f'{name}/metrics.csv'], CHAPTERS, data=data, shape=self.shape, size=self.size, epochs=p.epochs, lr=p.lr, precision=p.precision, **self.common())
 
 @patch
@@ -567,7 +572,7 @@ def models(self: Analysis) -> dict: # name -> model, on the device
     "The models of a run, in order: 'original' where it was asked for, 'phase 1', 'phase 2'."
     self.phase2()
     if self.p.original: self.original()
-    found = [load_checkpoint(self.run/f'{form}/best.safetensors').to(self.device) for form in [*(['original'] if self.p.original else []), 'phase1', 'phase2']]
+    found = [self.ready(load_checkpoint(self.run/f'{form}/best.safetensors')) for form in [*(['original'] if self.p.original else []), 'phase1', 'phase2']]
     return {NAMES[m.phase]: m for m in found} # a checkpoint of phase 2 has no phase 1
 
 # %% ../nbs/56_runs.ipynb #2ab5d4b9
@@ -822,7 +827,7 @@ def control(self: Analysis,
     calibration = self.calibration() # its position is that of the controls, too
     def make():
         (self.run/'controls').mkdir(exist_ok=True)
-        model = network().eval().to(self.device)
+        model = self.ready(network().eval())
         tau = calibrate(*logit_maps(model, self.loaded('select'), self.p.batch))['tau']
         self.pass_over(model, self.references(model), tau, *files)
     known = dict(data=self.data, regions=self.named(), size=self.size, quantile=self.p.quantile, calibration=self.made['calibration'])
@@ -890,7 +895,9 @@ def run(
 ) -> Path: # the HTML report
     "The whole analysis of one model in a run folder; finished stages are not made again."
     data, out = str(located(data)), located(out)
-    return execute('model', out, show, model=model, data=data, out=str(out), **parameters)
+    page = execute('model', out, show, model=model, data=data, out=str(out), **parameters)
+    shutil.rmtree(out/'features', ignore_errors=True) # kept while they were needed
+    return page
 
 # %% ../nbs/56_runs.ipynb #c45347f1
 def opened(

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from .core import DataError, ParameterError, fingerprint, fingerprint_code
 from .core import read_json, rng, whole_file, write_json
 from .bases import FactorizedSaliency
-from .training import model_fingerprint, process
+from .hosts import model_fingerprint
+from .training import process
 
 # %% ../nbs/30_thresholds.ipynb #5d2a4f07
 def two_tails(

@@ -8,11 +8,11 @@ __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'P
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
            'evaluate', 'device_of', 'mean_scores', 'History', 'train', 'resumable', 'keep_last', 'lightning_trainer',
            'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope',
-           'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images', 'model_fingerprint', 'know_position',
-           'BeforeReadout', 'trained_host', 'fit_bases', 'reconstructed', 'sampled_features', 'reconstruction_quality']
+           'calibrate', 'position_map', 'FrozenFeatures', 'Images', 'know_position', 'BeforeReadout', 'trained_host',
+           'fit_bases', 'reconstructed', 'sampled_features', 'reconstruction_quality']
 
 # %% ../nbs/23_training.ipynb #51de4329
-import hashlib, inspect, logging, math, time, warnings
+import inspect, logging, math, time, warnings
 from copy import deepcopy
 from numbers import Integral, Real
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from .core import DataError, ParameterError, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
-from .hosts import register_host
+from .hosts import Readout, register_host
 from .bases import PRIOR, FactorizedSaliency, OriginalSaliency, ReadoutSaliency, SaliencyModel, build_model, freeze_below_readout, load_checkpoint, recipe_of, recipe_text, save_checkpoint
 
 # %% ../nbs/23_training.ipynb #1c76e781
@@ -512,77 +512,33 @@ def position_map(
 
 # %% ../nbs/23_training.ipynb #7c230006
 class FrozenFeatures(Dataset):
-    "The items of a dataset with a frozen host's features, each image seen once, in place of the image."
+    "The items of a dataset with a frozen host's features in place of the image."
     def __init__(self,
-        host: torch.nn.Module, # frozen, (B, 3, H, W) -> (B, D, h, w)
+        host: Readout, # frozen; after `keep` it sees each image once
         dataset: Dataset, # items of a SaliencyDataset
         mirrored: bool = True, # the mirrored images' features too, for training
-        folder = None, # where the file goes, if there is one
-        limit: float = 4., # GB in memory; beyond it they are in a file in the folder
-        data: str = '', # fingerprint of the images, part of the file's name
         batch: int = 8, # images per forward pass
     ):
-        self.host, self.dataset, self.views, self.batch = host.eval(), dataset, 1 + mirrored, batch
-        first = self.seen(dataset[0]['image'][None])
-        self.shape = len(dataset), *first.shape[1:]
-        self.gigabytes = first[0].nbytes * len(dataset) / 1e9
-        self.file = None
-        if self.gigabytes <= limit: self.features = self.filled(np.empty(self.shape, np.float16))
-        else: self.features = self.mapped(folder, fingerprint(model_fingerprint(host), data, self.shape))
-        self.rest = preloaded(Others(dataset))
+        self.host, self.dataset, self.mirrored = host.eval(), preloaded(dataset), mirrored
+        if not host.kept: return
+        for images in DataLoader(Images(dataset), batch): # in batches, which is quicker
+            for view in self.views(images): host(view.to(device_of(host)))
 
-    @torch.no_grad()
-    def seen(self, images) -> np.ndarray: # (B, views, h, w, D) float16
-        "Features of images, and of the mirrored ones."
-        views = (images, images.flip(-1))[:self.views]
-        device = device_of(self.host)
-        found = [self.host(v.to(device).contiguous(memory_format=torch.channels_last)) for v in views]
-        return torch.stack(found, 1).permute(0, 1, 3, 4, 2).half().cpu().numpy()
-
-    def filled(self, features) -> np.ndarray: # the same, filled
-        for i, items in enumerate(DataLoader(Images(self.dataset), self.batch)):
-            features[i * self.batch:][:len(items)] = self.seen(items)
-        return features
-
-    def mapped(self, folder, name) -> np.ndarray: # a file, read as needed
-        if folder is None:
-            size = f'{self.gigabytes:.1f} GB'
-            raise ParameterError(f'the features take {size}; give a folder for them, or a higher limit.')
-        self.file = Path(folder)/f'features_{name}.npy'
-        if not self.file.is_file():
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(self.file) as part:
-                features = self.filled(np.lib.format.open_memmap(part, 'w+', np.float16, self.shape))
-                features.flush()
-        return np.load(self.file, mmap_mode='r')
+    def views(self, images) -> list: # of (B, 3, H, W): the images, and the mirrored ones
+        return [images, images.flip(-1)][:1 + self.mirrored]
 
     def __len__(self): return len(self.dataset)
 
     def __getitem__(self, i) -> dict: # features, and mirrored (D, h, w) float16; fixations, density, id
-        views = torch.from_numpy(np.array(self.features[i])).permute(0, 3, 1, 2)
-        return dict(self.rest[i], **dict(zip(('features', 'mirrored'), views)))
-
-class Others(Dataset):
-    "Items without their images."
-    def __init__(self, dataset): self.dataset = dataset
-    def __len__(self): return len(self.dataset)
-    def __getitem__(self, i): return {k: v for k, v in self.dataset[i].items() if k != 'image'}
+        item = dict(self.dataset[i])
+        views = torch.cat(self.views(item.pop('image')[None])).to(device_of(self.host))
+        return item | dict(zip(('features', 'mirrored'), self.host(views).half().cpu()))
 
 class Images(Dataset):
     "Images alone."
     def __init__(self, dataset): self.dataset = dataset
     def __len__(self): return len(self.dataset)
     def __getitem__(self, i): return self.dataset[i]['image']
-
-def model_fingerprint(
-    model: torch.nn.Module, # any
-) -> str: # 16 hexadecimal digits
-    "Hash of every tensor of a model."
-    total = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]
 
 # %% ../nbs/23_training.ipynb #7c230008
 @torch.no_grad()
