@@ -6,7 +6,7 @@ python bench/frontier.py ../shared/data/osie runs/frontier [NAME ...]   writes b
 import json, sys, time
 from pathlib import Path
 import numpy as np, torch
-from saliency_nb.bases import build_model, initialise
+from saliency_nb.bases import build_model
 from saliency_nb.core import derived_seed
 from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, Rotated, SparseActivations,
                                       SparseAutoencoder, explained, sampled_places, with_dictionary)
@@ -26,7 +26,8 @@ def prepared(data, folder):
     torch.manual_seed(derived_seed(SEED, 'model'))
     host = build_model('readout', 1, **BACKBONE).host
     host.standardise(torch.stack([sets['train'][i]['image'] for i in range(60)]))
-    features = {name: FrozenFeatures(host, s, name == 'train', folder, 0, getattr(found, name).fingerprint()) for name, s in sets.items()}
+    host.keep(folder)
+    features = {name: FrozenFeatures(host, s, name == 'train') for name, s in sets.items()}
     grid = features['val'][0]['features'].shape[1:]
     return host, features, named_cells(found.regions, features['val'], grid)
 

@@ -5,17 +5,20 @@
 # %% auto #0
 __all__ = ['PASSES', 'planted_channels', 'correlations', 'recovered_share', 'Dictionary', 'explained', 'Channels', 'Components',
            'Parts', 'sides', 'RandomDirections', 'Rotated', 'Learned', 'SparseAutoencoder', 'with_dictionary',
-           'SparseActivations', 'sampled_places', 'fit_readout']
+           'SparseActivations', 'sampled_places', 'ReadoutTraining', 'planted_images', 'fit_readout',
+           'fitted_autoencoder']
 
 # %% ../nbs/24_dictionaries.ipynb #d24c0002
-import warnings
+import shutil, warnings
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from .core import ParameterError, derived_seed
 from .bases import ACTIVATE, ReadoutSaliency
-from .training import FrozenFeatures, train
+from .training import FrozenFeatures, SaliencyTraining, check_training, train
 
 # %% ../nbs/24_dictionaries.ipynb #d24c0005
 def planted_channels(
@@ -298,27 +301,95 @@ def sampled_places(
         found.append(cells[torch.randint(len(cells), (places,), generator=draw)].float())
     return torch.cat(found)
 
+# %% ../nbs/24_dictionaries.ipynb #d24c0204
+class ReadoutTraining(SaliencyTraining):
+    "Bases and readout of a frozen backbone, each at its own rate; a dictionary's bases must keep what they tell of the features."
+    def __init__(self,
+        model: ReadoutSaliency, # trained in place
+        dictionary: Dictionary | None = None, # that its bases come from, whose atoms are trained along; None: free bases
+        lr: float = .02, # of the readout, at its highest
+        lr_bases: float = 1e-3, # of the bases, at its highest
+        reconstruction: float = 1., # nats per variance of the features that is not reconstructed
+        places: int = 2000, # of each batch, reconstructed
+        **options, # of SaliencyTraining; the rates rise and fall once, so `lr_every` changes nothing
+    ):
+        super().__init__(model, lr=lr, **options)
+        check_training(lr=lr_bases)
+        self.lr_bases, self.reconstruction, self.places = lr_bases, reconstruction, places
+        if dictionary is None: return
+        self.atoms, self.centre = (nn.Parameter(t.clone()) for t in (dictionary.atoms, dictionary.centre))
+
+    def penalty(self, batch, activations): # scalar
+        asked = super().penalty(batch, activations)
+        if not hasattr(self, 'atoms'): return asked
+        x, codes = (v.flatten(2).transpose(1, 2).flatten(0, 1) for v in (batch['features'].float(), activations))
+        some = torch.randint(len(x), (self.places,)).to(x.device)
+        rest = codes[some] @ self.atoms + self.centre - x[some]
+        return asked + self.reconstruction * rest.square().mean()
+
+    def configure_optimizers(self):
+        readout = [*self.model.readout.parameters(), self.model.prior]
+        mine = {id(p) for p in readout}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in mine]
+        rates = [self.optimisation['lr'], self.lr_bases][:1 + bool(others)]
+        groups = [dict(params=p, lr=rate) for p, rate in zip((readout, others), rates)]
+        adam = torch.optim.Adam(groups, weight_decay=self.optimisation['weight_decay'])
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, rates, steps, pct_start=.1)
+        return [adam], [dict(scheduler=schedule, interval='step')]
+
+# %% ../nbs/24_dictionaries.ipynb #d24c0206
+def planted_images(
+    images: int = 80, # how many
+    grid: tuple = (12, 16), # (h, w) places
+    looks: int = 40, # fixations of an image
+    seed: int = 0, # of everything random
+) -> tuple: # items with features (D, h, w), fixations and density (h, w), id; channels (images h w, K)
+    "Pictures of planted channels, of which the first three draw people's looks."
+    x, planted = planted_channels(images * grid[0] * grid[1], seed=seed)
+    draw = torch.Generator().manual_seed(derived_seed(seed, 'planted images'))
+    density = torch.softmax(2 * planted[:, :3].sum(1).view(images, -1), 1)
+    seen = density.multinomial(looks, True, generator=draw)
+    counts = torch.zeros_like(density).scatter_add_(1, seen, torch.ones(seen.shape))
+    maps = dict(features=x.view(images, *grid, -1).permute(0, 3, 1, 2))
+    maps |= dict(fixations=counts.view(-1, *grid), density=density.view(-1, *grid))
+    return [dict({k: v[i] for k, v in maps.items()}, id=str(i)) for i in range(images)], planted
+
 # %% ../nbs/24_dictionaries.ipynb #d24c001d
 def fit_readout(
     model: ReadoutSaliency, # after `initialise`; changed in place
     train_set: Dataset, # items of a SaliencyDataset
     select_set: Dataset, # images that choose the best epoch
-    out, # folder for checkpoints and metrics.csv
-    epochs: int = 8, # passes over the images
+    out, # folder for checkpoints and metrics.csv, and, while it trains, for features
+    epochs: int = 6, # passes over the images
+    tune: bool = True, # with TopK bases: train the autoencoder's on, together with the readout; False: only the readout
     seed: int = 0, # of everything random
     data: str = '', # fingerprint of the data
-    **training, # of `train`; with TopK bases a learning rate of .02 suits the readout
+    **training, # of `train` and `ReadoutTraining`
 ) -> ReadoutSaliency: # the best model by validation CC, in eval mode
-    "Train a readout on a frozen backbone: with TopK bases on those of a sparse autoencoder, else with its bases."
-    sets = dict(train=train_set, select=select_set)
-    if not model.host.kept: model.host.keep(Path(out)/'features')
-    features = {name: FrozenFeatures(model.host, images, name == 'train') for name, images in sets.items()}
+    "Train a readout on a frozen backbone: with TopK bases from a sparse autoencoder, else with its own bases."
+    folder, task = Path(out)/'features', ReadoutTraining
+    kept = model.host.kept
+    if not kept: model.host.keep(folder)
+    features = [FrozenFeatures(model.host, train_set), FrozenFeatures(model.host, select_set, mirrored=False)]
     if model.host.activation == 'topk':
-        places = sampled_places(features['train'], seed=seed)
-        steps = max(100, PASSES * len(places) // 1024)
-        dictionary = SparseAutoencoder(model.bases.out_channels, model.host.active, steps, 1024)
-        with_dictionary(model, dictionary.fit(places, seed))
-        features = {name: SparseActivations(model, f) for name, f in features.items()}
-    return train(model, features['train'], features['select'], out, epochs, seed=seed, data=data, **training)
+        dictionary = fitted_autoencoder(model, features[0], seed)
+        with_dictionary(model, dictionary, fixed=not tune)
+        if tune: task, data = partial(ReadoutTraining, dictionary=dictionary), f'{data} tuned'
+        else: features = [SparseActivations(model, f) for f in features]
+    model = train(model, *features, out, epochs, seed=seed, data=data, task=task, **training)
+    model.host.kept = kept
+    shutil.rmtree(folder, ignore_errors=True) # needed while it trains
+    return model
+
+def fitted_autoencoder(
+    model: ReadoutSaliency, # with TopK bases
+    features: FrozenFeatures, # of training images
+    seed: int = 0, # of everything random
+) -> SparseAutoencoder: # of the model's shape
+    "A sparse autoencoder for a model's features."
+    places = sampled_places(features, seed=seed)
+    steps = max(100, PASSES * len(places) // 1024)
+    return SparseAutoencoder(model.bases.out_channels, model.host.active, steps, 1024).fit(places, seed)
 
 PASSES = 8 # times that a place is seen by the autoencoder

@@ -8,8 +8,8 @@ __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'P
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
            'evaluate', 'device_of', 'mean_scores', 'History', 'train', 'resumable', 'keep_last', 'lightning_trainer',
            'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope',
-           'calibrate', 'position_map', 'FrozenFeatures', 'Images', 'know_position', 'BeforeReadout', 'trained_host',
-           'fit_bases', 'reconstructed', 'sampled_features', 'reconstruction_quality']
+           'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images', 'know_position', 'BeforeReadout',
+           'trained_host', 'fit_bases', 'reconstructed', 'sampled_features', 'reconstruction_quality']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -200,8 +200,12 @@ class SaliencyTraining(L.LightningModule):
         if isinstance(self.model, ReadoutSaliency):
             activations = self.activations(batch)
             surprise = log_density_loss(self.model.saliency_logits(activations).float(), batch)
-            return surprise + self.model.host.l1 * activations.mean()
+            return surprise + self.penalty(batch, activations)
         return saliency_loss(self(batch).float(), batch['density'], batch['fixations'])
+
+    def penalty(self, batch, activations) -> torch.Tensor: # scalar
+        "What the activations of bases on a backbone cost, beside the surprise."
+        return self.model.host.l1 * activations.mean()
 
     def on_save_checkpoint(self, checkpoint): checkpoint['saliency_nb'] = recipe_text(self.model) # so that `load_checkpoint` reads last.ckpt
 
@@ -343,13 +347,14 @@ def train(
     compile: bool = False, # with torch.compile, which takes a minute and needs a C++ compiler
     workers: int = 0, # processes that decode images
     say=print, # shows a line per epoch
+    task: type = SaliencyTraining, # what is optimised, and how
     trainer: dict | None = None, # arguments of lightning.Trainer: accelerator, devices, num_nodes, precision, gradient_clip_val, accumulate_grad_batches, enable_progress_bar, logger, ...
-    **optimisation, # of SaliencyTraining: lr, lr_every, lr_factor, weight_decay, flip
+    **optimisation, # of the task; of SaliencyTraining: lr, lr_every, lr_factor, weight_decay, flip
 ) -> SaliencyModel: # the best model by validation CC, in eval mode
     "Train the original model or one phase; raises `ParameterError` where a value makes no sense for this model and these images."
     trainer = trainer or {}
     check_training(len(train_set), epochs=epochs, batch=batch, every=every, patience=patience, workers=workers, **trainer)
-    module = SaliencyTraining(model, seed=seed, **optimisation)
+    module = task(model, seed=seed, **optimisation)
     if model.phase == 2: freeze_below_readout(model)
     if isinstance(model, ReadoutSaliency): know_position(model, train_set)
     if batch == 1: check_normalisation(model, train_set[0])
@@ -520,6 +525,7 @@ class FrozenFeatures(Dataset):
         batch: int = 8, # images per forward pass
     ):
         self.host, self.dataset, self.mirrored = host.eval(), preloaded(dataset), mirrored
+        self.rest = Others(self.dataset)
         if not host.kept: return
         for images in DataLoader(Images(dataset), batch): # in batches, which is quicker
             for view in self.views(images): host(view.to(device_of(host)))
@@ -533,6 +539,12 @@ class FrozenFeatures(Dataset):
         item = dict(self.dataset[i])
         views = torch.cat(self.views(item.pop('image')[None])).to(device_of(self.host))
         return item | dict(zip(('features', 'mirrored'), self.host(views).half().cpu()))
+
+class Others(Dataset):
+    "Items without their images."
+    def __init__(self, dataset): self.dataset = dataset
+    def __len__(self): return len(self.dataset)
+    def __getitem__(self, i): return {k: v for k, v in self.dataset[i].items() if k != 'image'}
 
 class Images(Dataset):
     "Images alone."

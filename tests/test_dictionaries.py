@@ -1,11 +1,13 @@
 "Dictionaries: planted channels are found by the one that is recommended and by no random one; all keep their promises; they fit into models."
-import numpy as np, pytest, torch
+from functools import partial
+import numpy as np, pandas as pd, pytest, torch
 from nightly import NIGHTLY, noted
-from saliency_nb.bases import build_model, initialise
+from saliency_nb.bases import ReadoutSaliency, build_model, initialise
 from saliency_nb.core import ParameterError
-from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, Rotated, SparseActivations, SparseAutoencoder,
-                                      explained, planted_channels, recovered_share, sampled_places, with_dictionary)
-from saliency_nb.training import FrozenFeatures
+from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining, Rotated, SparseActivations,
+                                      SparseAutoencoder, explained, fit_readout, planted_channels, planted_images, recovered_share,
+                                      sampled_places, with_dictionary)
+from saliency_nb.training import FrozenFeatures, evaluate, other_images, train
 
 SMALL = dict(backbone='timm:mobilenetv3_small_050')
 
@@ -43,6 +45,40 @@ def test_the_channels_lose_nothing():
     x, _ = planted_channels(places=3000)
     assert explained(Channels().fit(x), x) > .999 and explained(Components(32).fit(x), x) > .99
 
+class Given(torch.nn.Module):
+    "Features are given as images of 32 channels."
+    dim, bases_on, resize = 32, 'backbone', 'density'
+    activation, active, widths, l1 = 'topk', 4, (0, 1), 0.
+    def forward(self, images): return images
+
+def places_of(items): return torch.cat([item['features'].flatten(1).T for item in items])
+
+def read_out(dictionary, learn, unseen, truth, out, tune, **options):
+    "Bits above the mean map, share of the planted channels that are found, most units active at a place."
+    model = with_dictionary(ReadoutSaliency(Given(), 32), dictionary, fixed=not tune)
+    torch.nn.init.zeros_(model.readout.weight)
+    task = partial(ReadoutTraining, dictionary=dictionary if tune else None, lr_bases=.01, places=500)
+    quick = dict(epochs=6, batch=6, flip=False, say=lambda _: None, trainer=dict(accelerator='cpu', logger=False))
+    model = train(model, learn, unseen, out, task=task, **quick, **options)
+    codes = Learned(model).fit(places_of(learn)).encode(places_of(unseen))
+    bits = evaluate(model, unseen, elsewhere=other_images(learn)).information_gain.mean()
+    return bits, recovered_share(codes, truth), int((codes > 0).sum(1).max())
+
+def test_tuning_adds_information_and_keeps_the_planted_channels(tmp_path):
+    "With the reconstruction; without it the channels are lost."
+    ways = dict(frozen=dict(tune=False), tuned=dict(tune=True), careless=dict(tune=True, reconstruction=0.))
+    rows = {way: [] for way in ways}
+    for seed in range(20 if NIGHTLY else 1):
+        items, planted = planted_images(seed=seed)
+        learn, unseen, truth = items[:60], items[60:], planted[60 * 192:]
+        dictionary = autoencoder(places_of(learn), seed)
+        for way, options in ways.items():
+            rows[way].append(read_out(dictionary, learn, unseen, truth, tmp_path/f'{way} {seed}', **options))
+    bits, found, active = (pd.DataFrame({way: [row[i] for row in rows[way]] for way in rows}) for i in range(3))
+    noted('planted channels after tuning', **found.mean(), least=found.tuned.min(), bits_more=(bits.tuned - bits.frozen).mean(), seeds=len(found))
+    assert found.tuned.min() >= .9 and found.careless.max() < .5
+    assert (bits.tuned > bits.frozen).all() and active.max(axis=None) == 4
+
 class Pictures(torch.utils.data.Dataset):
     "Noise, with a fixation each."
     def __len__(self): return 5
@@ -67,6 +103,26 @@ def test_in_a_model_codes_are_activations_from_images_features_and_cache():
         assert ((cached[2][view] - a).abs() > .01 * a.max()).float().mean() < .002 # half precision may swap two that are nearly equal
     again = Learned(model).fit(sampled_places(features, 50))
     assert torch.allclose(again.encode(model.host(image[None])[0].flatten(1).T), codes.flatten(1).T, atol=1e-4)
+
+def model_of_pictures(items):
+    torch.manual_seed(0)
+    return initialise(build_model('readout', 24, active=4, **SMALL), torch.stack([items[i]['image'] for i in range(5)]))
+
+def test_a_readout_goes_on_where_it_stopped(tmp_path):
+    "The same bases as from one go, and no features left behind."
+    items = Pictures()
+    given = dict(epochs=2, batch=2, limit=0., say=lambda _: None, trainer=dict(accelerator='cpu', logger=False))
+    class Stop(Exception): pass
+    def stop(line):
+        if 'epoch 1' in line: raise Stop
+    whole = fit_readout(model_of_pictures(items), items, items, tmp_path/'whole', **given)
+    with pytest.raises(Stop): fit_readout(model_of_pictures(items), items, items, tmp_path/'parts', **given | dict(say=stop, every=1))
+    assert list((tmp_path/'parts/features').glob('*.npy')) and (tmp_path/'parts/last.ckpt').is_file()
+    parts = fit_readout(model_of_pictures(items), items, items, tmp_path/'parts', **given)
+    for a, b in zip(whole.parameters(), parts.parameters()): assert torch.allclose(a, b, atol=1e-6)
+    assert not list(tmp_path.rglob('*.npy'))
+    start = model_of_pictures(items)
+    assert not torch.equal(start.bases.weight, whole.bases.weight)
 
 def test_a_dictionary_that_does_not_fit():
     x = torch.randn(500, build_model('readout', 4, **SMALL).host.dim)
