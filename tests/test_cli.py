@@ -104,9 +104,9 @@ def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
         assert max((a[k].double() - b[k].double()).abs().max().item() for k in a) < 1e-6
     assert pd.read_csv(tmp_path/'whole/contributions.csv').round(4).equals(pd.read_csv(tmp_path/'killed/contributions.csv').round(4))
     third = every_stage('--data', world, '--out', tmp_path/'killed', *SMALL)
-    assert third.stdout.count('not made again') == 9, third.stdout # every stage
+    assert third.stdout.count('not made again') == 10, third.stdout # every stage
     other = every_stage('--data', world, '--out', tmp_path/'killed', *SMALL, '--quantile', '0.9')
-    assert other.stdout.count('not made again') == 5, other.stdout # training, scores, calibration and people are unchanged, thresholds and what follows are not
+    assert other.stdout.count('not made again') == 6, other.stdout # training, scores, calibration, people and units are unchanged, thresholds and what follows are not
 
 def test_control_on_the_fixations_of_other_images(world, tmp_path):
     r = done('run', '--data', world, '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--shuffled', 'true')
@@ -124,7 +124,7 @@ def test_papermill_by_hand(world, tmp_path):
                        env=ENV, capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr
     record = json.loads((tmp_path/'run/run.json').read_text())
-    assert record['parameters']['epochs'] == 1 and set(record['stages']) == {'phase1', 'phase2', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'people'} and record['versions']['torch'] == torch.__version__.split('+')[0]
+    assert record['parameters']['epochs'] == 1 and set(record['stages']) == {'phase1', 'phase2', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'people', 'units'} and record['versions']['torch'] == torch.__version__.split('+')[0]
 
 PLUGIN = '''import torchvision
 from torch import nn
