@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'COMMANDS', 'STAGES', 'Parser', 'meant', 'analysis_file', 'declared', 'home_path',
            'notebook_options', 'reading_option', 'data_options', 'world_options', 'world', 'check_options', 'check',
-           'download_options', 'fetch_data', 'given', 'run_options', 'run_models', 'family_parameters', 'show_family',
-           'side_by_side', 'stage_options', 'train_options', 'stage', 'compare_options', 'compare', 'run_option',
-           'report', 'explore_options', 'explore', 'parser', 'main']
+           'download_options', 'fetch_data', 'list_models', 'numbers', 'picture_options', 'predict_options', 'predict',
+           'explain_options', 'explain', 'done', 'score_options', 'score', 'people_options', 'people', 'reading_of',
+           'given', 'run_options', 'run_models', 'family_parameters', 'show_family', 'side_by_side', 'stage_options',
+           'train_options', 'stage', 'compare_options', 'compare', 'run_option', 'report', 'explore_options', 'explore',
+           'parser', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, subprocess, sys
@@ -134,10 +136,8 @@ def check_options(c):
 def check(args):
     "saliency-nb check-data"
     from saliency_nb.checks import check_data
-    from saliency_nb.runs import reading_options
     writable_folder(args.out)
-    reading = reading_options(shlex.join(args.reading))
-    checked = check_data(args.data, args.out, args.strict, reading=reading)
+    checked = check_data(args.data, args.out, args.strict, reading=reading_of(args))
     print(f'report: {Path(args.out)/"index.html"}')
     if not checked.usable: raise DataError(checked.sentence)
     print(checked.sentence)
@@ -156,6 +156,87 @@ def fetch_data(args):
     if not args.name: raise ParameterError(f"download: give the name of a data set: {', '.join(SOURCES)}.")
     folder = args.folder or Path('data')/args.name
     print(f'folder: {download(args.name, folder, args.only, args.keep, SOURCES)}')
+
+# %% ../nbs/59_cli.ipynb #c1a00021
+def list_models(args):
+    "saliency-nb models"
+    from saliency_nb.models import listing, models
+    print(listing(models()))
+
+def numbers(
+    count: int, # how many
+    wanted: str, # e.g. 'X,Y'
+): # function of a text
+    "A reader of numbers with commas between them."
+    def read(text):
+        try: found = tuple(float(part) for part in text.split(','))
+        except ValueError: found = ()
+        if len(found) == count: return found
+        raise argparse.ArgumentTypeError(f"'{text}': give {wanted}, in pixels of the picture")
+    return read
+
+def picture_options(c):
+    c.add_argument('images', nargs='+', type=home_path, metavar='IMAGE|FOLDER', help='JPEG, PNG, BMP, TIFF, WebP; folders with their sub-folders')
+    c.add_argument('--model', type=home_path, default='photos', metavar='NAME|RUN|CHECKPOINT', help='of `saliency-nb models`, the folder of a run, or a file; default: photos')
+    c.add_argument('--out', type=home_path, required=True, help='folder for the results, under the names of the pictures')
+
+def predict_options(c):
+    picture_options(c)
+    c.add_argument('--format', choices=['png', 'npy'], default='png', help='png: 16 bits, the largest value white; npy: a density of sum 1')
+    c.add_argument('--overlay', action='store_true', help='the pictures with their maps over them too, in overlay/')
+    text = 'multiply with a Gaussian in the middle; SIGMA is a share of each side (0.25 where it is left out)'
+    c.add_argument('--centre-bias', nargs='?', type=float, const=.25, default=0., metavar='SIGMA', help=text)
+
+def predict(args):
+    "saliency-nb predict"
+    from saliency_nb.predict import predict_files
+    done(predict_files(args.model, args.images, args.out, args.format, args.overlay, args.centre_bias))
+
+def explain_options(c):
+    picture_options(c)
+    c.add_argument('--at', type=numbers(2, 'X,Y'), metavar='X,Y', help='the place to explain, px; default: the most salient twentieth')
+    c.add_argument('--box', type=numbers(4, 'X0,Y0,X1,Y1'), metavar='X0,Y0,X1,Y1', help='the box to explain, px')
+
+def explain(args):
+    "saliency-nb explain"
+    from saliency_nb.photographs import explain_files
+    done(explain_files(args.model, args.images, args.out, args.at, args.box))
+
+def done(
+    problems: list, # sentences on pictures that could not be read
+):
+    "List the pictures that failed; raises `DataError` where there are some."
+    for sentence in problems: print(f'left out: {sentence}')
+    if problems: raise DataError(f'{len(problems)} pictures could not be read; they are listed above, the others are done.')
+
+def score_options(c):
+    c.add_argument('maps', type=home_path, help='folder of maps called like their images: PNG, JPEG, TIFF (grey), .npy, .mat; of any size')
+    c.add_argument('--data', type=home_path, required=True, help='data set with the fixations: any layout of data/README.md')
+    c.add_argument('--out', type=home_path, help='folder for scores.csv (each image) and summary.csv')
+    reading_option(c)
+
+def score(args):
+    "saliency-nb score"
+    from saliency_nb.predict import score_files
+    score_files(args.maps, args.data, args.out, reading_of(args))
+
+def people_options(c):
+    c.add_argument('data', type=home_path, help='data set with fixations and named regions: any layout of data/README.md')
+    c.add_argument('--out', type=home_path, required=True, help='folder for people.csv, people.nc and people.png')
+    c.add_argument('--probe', type=home_path, help='folder or file of the named regions, where it is another')
+    c.add_argument('--min-images', type=int, default=5, help='images a name must occur in, where annotations are free text (scene graphs); default: 5')
+    reading_option(c)
+
+def people(args):
+    "saliency-nb people"
+    from saliency_nb.attraction import people_files
+    people_files(args.data, args.out, reading_of(args), args.probe, args.min_images)
+
+def reading_of(args) -> dict: # option of a reader -> value
+    "What was said of how fixations are to be read."
+    if not args.reading: return {}
+    from saliency_nb.runs import reading_options
+    return reading_options(shlex.join(args.reading))
 
 # %% ../nbs/59_cli.ipynb #c1a00010
 PATHS = 'data', 'out', 'probe', 'checkpoint', 'plugin', 'weights' # parameters that are files or folders
@@ -315,6 +396,11 @@ COMMANDS = { # name -> what it does, in a few words; its options; the function
     'world': ('write a generated data set whose truth is known', world_options, world),
     'check-data': ('look for everything that is wrong with a data set, before hours are spent', check_options, check),
     'download': ('fetch a data set from its owner, or say how to', download_options, fetch_data),
+    'models': ('list the models that come with the package', lambda c: None, list_models),
+    'predict': ('where people will look: a map for each picture', predict_options, predict),
+    'explain': ('what raises and lowers the prediction at a place of a picture: a page for each', explain_options, explain),
+    'score': ("all metrics for a folder of anybody's maps", score_options, score),
+    'people': ('what attracts people in a data set and by how much, without a model', people_options, people),
     'run': ('train, dissect and explain models: the whole analysis, as an executed notebook', run_options, run_models),
     'compare': ('put the scores and contributions of several runs side by side', compare_options, compare),
     'report': ('write the HTML page of a run again from its notebook', run_option, report),
