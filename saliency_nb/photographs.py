@@ -19,7 +19,7 @@ from .core import DataError, ParameterError, read_json, whole_file, writable_fol
 from .models import load_model
 from .contributions import name_shares
 from .dissection import lifted
-from .predict import as_picture, density_of, fitted, gathered_pictures, overlaid
+from .predict import as_picture, batch_of, fitted, gathered_pictures, in_picture, overlaid
 
 # %% ../nbs/57_photographs.ipynb #f8744f23
 REMAINDER, POSITION = 'units without a name', 'position in the picture'
@@ -124,7 +124,8 @@ def explained(
     if not isinstance(model, torch.nn.Module): model = load_model(model)
     alignment, rgb = opened_alignment(model), as_picture(image)
     padded, window = fitted(rgb, model.size)
-    a = model.activations(padded[None])
+    a = model.activations(batch_of(padded))
+    saliency = model.upsampled(model.saliency_logits(a), model.size)[0]
     parts, a = lifted(model, a, alignment.attrs.get('tau', model.tau))[0].numpy(), a[0].numpy()
     names, shares = named_units(alignment, top)
     position = position_part(model, a.shape[1:], alignment)
@@ -136,7 +137,7 @@ def explained(
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     maps = dict(zip(names, np.einsum('nc,nyx->cyx', shares, parts)[:, part[0], part[1]]))
-    return Explained(rgb, density_of(model, rgb), region[part], maps, table.sort_values('effect', ascending=False), model.name, names_certain(model.folder))
+    return Explained(rgb, in_picture(saliency, window, rgb.shape[:2]), region[part], maps, table.sort_values('effect', ascending=False), model.name, names_certain(model.folder))
 
 def named_units(
     alignment: xr.Dataset, # from `dissect`
@@ -211,7 +212,7 @@ def photograph_figure(
             ax.set_title(f'{name}: {named[name]:+.2f}', fontsize=8)
         else: continue
         outline(ax, e.region, (height, width), 'white' if k in ('picture', 'prediction') else 'black')
-    if moved: fig.colorbar(drawn, ax=axes['d2'], location='bottom', label='nats, relative to the mean', shrink=.9)
+    if moved: fig.colorbar(drawn, ax=[axes[k] for k in ('d0', 'd1', 'd2')], location='bottom', label='nats, relative to the mean', shrink=.4)
     bar_panel(axes['bars'], e.table, bars)
     return fig
 
@@ -226,6 +227,7 @@ def bar_panel(ax, table, most):
     "Bars of effects: full, by what is here; pale, by what is not here."
     strongest = table.effect.abs().nlargest(most).index
     t = table.loc[[n for n in table.index if n in strongest]]
+    if len(t) < len(table): t = pd.concat([t, pd.DataFrame({f'{len(table) - len(t)} other names': table.drop(strongest).sum()}).T])
     y = -np.arange(len(t))
     color = lambda v: np.where(v > 0, RAISES, LOWERS)
     ax.barh(y + .2, t.on_here, .4, color=color(t.on_here), edgecolor='black', lw=.4)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TURNS', 'FORMATS', 'MAPS', 'UNIFORM', 'PER_FIXATION', 'PER_DENSITY', 'PREDICTIONS', 'DIFFERENCE', 'ABOUT', 'upright',
-           'as_picture', 'fitted', 'central', 'density_of', 'predict', 'gathered_pictures', 'pictures_in', 'write_map',
-           'overlaid', 'write_picture', 'model_hash', 'same_settings', 'predict_files', 'matrix_in', 'array_in',
-           'read_map', 'maps_by_id', 'Known', 'fixation_scores', 'image_scores', 'score', 'of_size', 'summary',
-           'in_words', 'score_files']
+           'as_picture', 'fitted', 'central', 'batch_of', 'in_picture', 'summed_to_one', 'density_of', 'check_centre',
+           'predict', 'gathered_pictures', 'pictures_in', 'write_map', 'overlaid', 'write_picture', 'model_hash',
+           'same_settings', 'predict_files', 'matrix_in', 'array_in', 'read_map', 'maps_by_id', 'Known',
+           'fixation_scores', 'image_scores', 'score', 'of_size', 'summary', 'in_words', 'score_files']
 
 # %% ../nbs/55_predict.ipynb #4a853a65
 import hashlib
@@ -73,22 +73,45 @@ def central(
     y, x = (((np.arange(n) + .5) / n - .5) / sigma for n in size)
     return np.exp(-(y[:, None]**2 + x**2) / 2)
 
+def batch_of(
+    image: torch.Tensor, # (3, H, W)
+) -> torch.Tensor: # (1, 3, H, W), in the order of memory that is fastest
+    "One image for a network."
+    return image[None].contiguous(memory_format=torch.channels_last)
+
+def in_picture(
+    saliency: torch.Tensor, # (H, W) of the network's image
+    window: tuple, # slices where the picture is
+    size: tuple, # (h, w) of the picture
+) -> np.ndarray: # (h, w) float32, sum 1
+    "A network's map as a density of a picture; raises `DataError` where it is none."
+    small = saliency[window].numpy().astype(np.float32)
+    return summed_to_one(cv2.resize(small, size[::-1], interpolation=cv2.INTER_LINEAR))
+
+def summed_to_one(
+    values: np.ndarray, # (h, w), >= 0
+) -> np.ndarray: # (h, w) float32, sum 1
+    "A density; raises `DataError` where there is none."
+    total = values.sum(dtype=np.float64)
+    if not np.isfinite(total) or total <= 0: raise DataError('the model gives no density for this picture; its weights are broken.')
+    return (values / total).astype(np.float32)
+
 @torch.no_grad()
 def density_of(
     model, # from `load_model`
     rgb: np.ndarray, # (h, w, 3) uint8
     centre: float = 0., # sigma of a Gaussian that the prediction is multiplied by, share of each side; 0: none
 ) -> np.ndarray: # (h, w) float32, sum 1
-    "Where people will look in a picture."
+    "Where people will look in a picture; raises `ParameterError` where a centre bias would count twice."
+    check_centre(model, centre)
+    image, window = fitted(rgb, model.size)
+    found = in_picture(model(batch_of(image))[0], window, rgb.shape[:2])
+    return summed_to_one(found * central(found.shape, centre)) if centre else found
+
+def check_centre(model, centre):
+    "Raise `ParameterError` where a model knows position already."
     if centre and hasattr(model, 'position_prior'):
         raise ParameterError(f'model {model.name}: knows where people look in any picture, so a centre bias would count twice; leave it out.')
-    image, (rows, columns) = fitted(rgb, model.size)
-    small = model(image[None])[0, rows, columns].numpy().astype(np.float32)
-    found = cv2.resize(small, rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    if centre: found = found * central(found.shape, centre)
-    total = found.sum(dtype=np.float64)
-    if not np.isfinite(total) or total <= 0: raise DataError(f'model {model.name}: gives no density here; its weights are broken.')
-    return (found / total).astype(np.float32)
 
 def predict(
     model, # name of the zoo, run folder, checkpoint, or from `load_model`
@@ -190,6 +213,7 @@ def predict_files(
     if format not in FORMATS: raise ParameterError(f"format '{format}': choose {' or '.join(FORMATS)}.")
     pictures, out = gathered_pictures(inputs, out), writable_folder(out)
     if not isinstance(model, torch.nn.Module): model = load_model(model)
+    check_centre(model, centre)
     same_settings(out, 'predict.json', model=model.name, weights=model_hash(model), size=model.size, centre=centre)
     targets = {name: [out/f'{name}.{format}', *([out/'overlay'/f'{name}.jpg'] if overlay else [])] for name in pictures}
     missing = {n: f for n, f in targets.items() if not all(t.is_file() for t in f)}
