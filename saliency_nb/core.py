@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['IMAGES', 'LEFT_BEHIND', 'NAMES', 'SaliencyError', 'DataError', 'CheckpointError', 'ParameterError', 'existing_folder',
            'existing_file', 'Problem', 'Problems', 'is_hidden', 'files_in', 'folders_in', 'image_id', 'whole_file',
-           'write_json', 'read_json', 'open_json', 'read_table', 'fingerprint', 'fingerprint_files', 'fingerprint_code',
-           'versions', 'git_revision', 'derived_seed', 'rng']
+           'writable_folder', 'write_json', 'read_json', 'open_json', 'read_table', 'fingerprint', 'fingerprint_files',
+           'fingerprint_code', 'versions', 'git_revision', 'derived_seed', 'rng']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
-import codecs, hashlib, io, json, os, subprocess, threading, unicodedata
+import codecs, hashlib, io, json, os, subprocess, tempfile, threading, unicodedata
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np, pandas as pd
 
 # %% ../nbs/10_core.ipynb #fcfbcbcc
 class SaliencyError(Exception):
@@ -145,6 +144,18 @@ def whole_file(
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
+# %% ../nbs/10_core.ipynb #c0f1e002
+def writable_folder(
+    path, # folder to write into
+) -> Path: # the folder, made if it is not there
+    "A folder for results; raises `ParameterError` where nothing can be written into it."
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path): return path
+    except OSError as e:
+        raise ParameterError(f'{path}: cannot be written into ({e.strerror}); choose another folder.') from None
+
 # %% ../nbs/10_core.ipynb #5caba013
 def write_json(
     obj, # anything `json` can write
@@ -180,9 +191,11 @@ NAMES = ['semantic', 'image', 'category', 'model', 'name', 'observer', 'group', 
 
 def read_table(
     path, # .csv written by this package
-) -> pd.DataFrame: # names as text; NaN where a number is missing
+) -> 'pd.DataFrame': # names as text; NaN where a number is missing
     "Read a table back; raises `DataError` where it is missing or broken."
-    try: return pd.read_csv(existing_file(path, 'a table'), dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[''])
+    import pandas as pd
+    words = dict.fromkeys(NAMES, str)
+    try: return pd.read_csv(existing_file(path, 'a table'), dtype=words, keep_default_na=False, na_values=[''])
     except (ValueError, OSError) as e: raise DataError(f"{path}: not a readable table ({' '.join(str(e).split())}); remove it and make it again.") from None
 
 # %% ../nbs/10_core.ipynb #ce077ae7
@@ -238,6 +251,7 @@ def derived_seed(
 def rng(
     seed: int, # the run's seed
     *names, # what the stream is for
-) -> np.random.Generator: # numpy's generator
+) -> 'np.random.Generator': # numpy's generator
     "Random numbers for one purpose."
+    import numpy as np
     return np.random.default_rng(derived_seed(seed, *names))

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'TYPES', 'LEAST', 'NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'UNITS', 'PEOPLE', 'NOTHING_COMPARED',
-           'KERNEL', 'RunFolder', 'writable_folder', 'record_of', 'analysis_path', 'literal_path',
-           'declared_parameters', 'analysis_parameters', 'whole_number', 'finite_number', 'texts', 'typed',
-           'check_range', 'checked_parameters', 'own_parameters', 'RunData', 'open_data', 'known_truth',
-           'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal',
-           'reading_options', 'gathered', 'Analysis', 'chosen_device', 'load_plugin', 'host_options', 'network_shape',
-           'check_network', 'given_model', 'published', 'epoch_numbers', 'same_pictures', 'exchanged', 'own_kernel',
-           'execute', 'html_report', 'located', 'run', 'opened', 'prepared', 'family_of', 'results_of',
-           'family_summary']
+           'KERNEL', 'RunFolder', 'record_of', 'analysis_path', 'literal_path', 'declared_parameters',
+           'analysis_parameters', 'whole_number', 'finite_number', 'texts', 'typed', 'check_range',
+           'checked_parameters', 'own_parameters', 'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts',
+           'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
+           'chosen_device', 'load_plugin', 'host_options', 'network_shape', 'check_network', 'given_model', 'published',
+           'epoch_numbers', 'same_pictures', 'exchanged', 'own_kernel', 'execute', 'html_report', 'located', 'run',
+           'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, math, os, shlex, shutil, sys, tempfile, time
@@ -26,6 +25,7 @@ from ipykernel.kernelspec import write_kernel_spec
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from . import core
+from .core import writable_folder
 from .core import (CheckpointError, DataError, ParameterError, Problems, SaliencyError, derived_seed, existing_file, existing_folder, fingerprint, fingerprint_code, fingerprint_files,
                               read_json, read_table, rng, versions, whole_file, write_json)
 from .fixations import FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each, split_ids
@@ -78,17 +78,6 @@ class RunFolder:
         return own
 
     def __truediv__(self, name): return self.path/name
-
-def writable_folder(
-    path, # folder to write into
-) -> Path: # the folder, made if it is not there
-    "A folder for results; raises `ParameterError` where nothing can be written into it."
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path): return path
-    except OSError as e:
-        raise ParameterError(f'{path}: cannot be written into ({e.strerror}); choose another folder.') from None
 
 def record_of(
     run, # folder of a run
