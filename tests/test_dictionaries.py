@@ -111,13 +111,13 @@ def model_of_pictures(items):
 def test_a_readout_goes_on_where_it_stopped(tmp_path):
     "The same bases as from one go, and no features left behind."
     items = Pictures()
-    given = dict(epochs=2, batch=2, limit=0., say=lambda _: None, trainer=dict(accelerator='cpu', logger=False))
+    given = dict(epochs=2, batch=2, say=lambda _: None, trainer=dict(accelerator='cpu', logger=False))
     class Stop(Exception): pass
     def stop(line):
         if 'epoch 1' in line: raise Stop
     whole = fit_readout(model_of_pictures(items), items, items, tmp_path/'whole', **given)
     with pytest.raises(Stop): fit_readout(model_of_pictures(items), items, items, tmp_path/'parts', **given | dict(say=stop, every=1))
-    assert list((tmp_path/'parts/features').glob('*.npy')) and (tmp_path/'parts/last.ckpt').is_file()
+    assert list((tmp_path/'parts/features').rglob('*.npy')) and (tmp_path/'parts/last.ckpt').is_file()
     parts = fit_readout(model_of_pictures(items), items, items, tmp_path/'parts', **given)
     for a, b in zip(whole.parameters(), parts.parameters()): assert torch.allclose(a, b, atol=1e-6)
     assert not list(tmp_path.rglob('*.npy'))
