@@ -1,35 +1,63 @@
 """Information against meaning: every dictionary of EfficientNet-lite0's features on OSIE, by how well a readout of it predicts
 fixations (bits above the mean map) and by how selective its units are for names, on images they were not chosen on.
 
-python bench/frontier.py ../shared/data/osie runs/frontier [NAME ...]   writes bench/frontier.json; without names all of ARRANGEMENTS
+python bench/frontier.py ../shared/data/osie runs/frontier [SEEDS [NAME ...]]   SEEDS as 0,1,2; without names all of ARRANGEMENTS
+
+Each training's numbers are kept in the folder, and it is not run again; all of them together are written to bench/frontier.json.
 """
-import json, sys, time
+import json, pickle, sys, time
+from functools import partial
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 from saliency_nb.bases import build_model
 from saliency_nb.core import derived_seed
-from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, Rotated, SparseActivations,
+from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining, Rotated, SparseActivations,
                                       SparseAutoencoder, explained, sampled_places, with_dictionary)
-from saliency_nb.fixations import SaliencyDataset
+from saliency_nb.fixations import SaliencyDataset, density, fixation_map, grid_sigma
+from saliency_nb.metrics import cc, information_gain, nss
 from saliency_nb.runs import open_data
 from saliency_nb.training import FrozenFeatures, evaluate, other_images, train
 
-SIZE, SEED = (240, 320), 0
+SIZE, SEED = (240, 320), 0 # of the images; of the data's split
 BACKBONE = dict(backbone='timm:tf_efficientnet_lite0', weights='lite0')
 OUT = Path(__file__).with_name('frontier.json')
 TOP, SPLITS = 3, 2 # units per name; random halves of the images, each used both ways
 
-def prepared(data, folder):
+class Study:
     "Frozen features of all images, the host, named cells of the scored images."
-    found = open_data(data, SEED)
-    sets = {name: SaliencyDataset(getattr(found, name), SIZE) for name in ('train', 'select', 'val')}
-    torch.manual_seed(derived_seed(SEED, 'model'))
-    host = build_model('readout', 1, **BACKBONE).host
-    host.standardise(torch.stack([sets['train'][i]['image'] for i in range(60)]))
-    host.keep(folder)
-    features = {name: FrozenFeatures(host, s, name == 'train') for name, s in sets.items()}
-    grid = features['val'][0]['features'].shape[1:]
-    return host, features, named_cells(found.regions, features['val'], grid)
+    def __init__(self, data, folder):
+        self.folder, self.found = Path(folder), open_data(data, SEED)
+        sets = {name: SaliencyDataset(getattr(self.found, name), SIZE) for name in ('train', 'select', 'val')}
+        torch.manual_seed(derived_seed(SEED, 'model'))
+        self.host = build_model('readout', 1, **BACKBONE).host
+        self.host.standardise(torch.stack([sets['train'][i]['image'] for i in range(60)]))
+        self.host.keep(self.folder/'features')
+        self.features = {name: FrozenFeatures(self.host, items, name == 'train') for name, items in sets.items()}
+        self.masks = named_cells(self.found.regions, self.features['val'], self.features['val'][0]['features'].shape[1:])
+        self.elsewhere, self.places = other_images(self.features['train']), sampled_places(self.features['train'])
+
+    def of(self, name): return self.folder/name.replace(' ', '_').replace('/', '_')
+
+    def model(self, n, seed, **options):
+        "A model with this host's features."
+        torch.manual_seed(derived_seed(seed, 'bases'))
+        model = build_model('readout', n, **BACKBONE, **options)
+        model.host.mean.copy_(self.host.mean)
+        model.host.std.copy_(self.host.std)
+        torch.nn.init.zeros_(model.readout.weight)
+        return model
+
+    def fitted(self, name, seed):
+        "A dictionary, fitted once for each seed, and kept in the folder."
+        file = self.of(name).with_suffix(f'.{seed}.pkl')
+        if not file.is_file():
+            dictionary = DICTIONARIES[name](self, seed).fit(self.places, seed)
+            file.write_bytes(pickle.dumps(dictionary))
+        return pickle.loads(file.read_bytes())
+
+    def trained(self, model, epochs, out, seed, features=None, **training):
+        features = features or self.features
+        return train(model, features['train'], features['select'], out, epochs, seed=seed, trainer=dict(accelerator='cpu'), **training)
 
 def named_cells(regions, dataset, grid):
     "Masks of names (images, names, h, w)."
@@ -40,62 +68,65 @@ def named_cells(regions, dataset, grid):
         for name, mask in zip(names, cells): masks[i, regions.semantics.index(name)] = torch.as_tensor(mask)
     return masks
 
-def model_like(host, n, **options):
-    "A model with this host's features."
-    torch.manual_seed(derived_seed(SEED, 'bases'))
-    model = build_model('readout', n, **BACKBONE, **options)
-    model.host.mean.copy_(host.mean)
-    model.host.std.copy_(host.std)
-    return model
+# ---- what is compared: name -> function of (study, seed, folder) -> (trained model or None, dictionary)
 
-# ---- what is compared: name -> function of (host, features, places, made) -> (trained model or None, codes of a place, seconds)
+DICTIONARIES = {
+    'autoencoder 512/16': lambda study, seed: SparseAutoencoder(512, 16, steps=1200, batch=1024),
+    'autoencoder 1024/16': lambda study, seed: SparseAutoencoder(1024, 16, steps=1200, batch=1024),
+    'autoencoder 1024/32': lambda study, seed: SparseAutoencoder(1024, 32, steps=1200, batch=1024),
+    'random 512/16': lambda study, seed: RandomDirections(512, 16),
+    'rotated 512/16': lambda study, seed: Rotated(study.fitted('autoencoder 512/16', seed)),
+    'channels': lambda study, seed: Channels(),
+    'components 256': lambda study, seed: Components(256),
+    'parts 64': lambda study, seed: Parts(64),
+}
 
-def end_to_end(n, activation, epochs=6, **options):
-    def make(host, features, places, made, folder):
-        model = model_like(host, n, activation=activation, **options)
-        torch.nn.init.normal_(model.bases.weight, std=host.dim**-.5)
+def end_to_end(n, activation, epochs=4, **options):
+    def make(study, seed, out):
+        model = study.model(n, seed, activation=activation, **options)
+        torch.nn.init.normal_(model.bases.weight, std=model.host.dim**-.5)
         torch.nn.init.constant_(model.bases.bias, -2. if activation == 'sigmoid' else 0.)
-        torch.nn.init.zeros_(model.readout.weight)
-        model = train(model, features['train'], features['select'], folder, epochs, lr=1e-3, lr_every=epochs - 2)
-        return model, Learned(model).fit(places)
+        model = study.trained(model, epochs, out, seed, task=ReadoutTraining)
+        return model, Learned(model).fit(study.places)
     return make
 
-def given(dictionary_of, lr=.02, epochs=6):
-    def make(host, features, places, made, folder):
-        dictionary = dictionary_of(made)
-        if not isinstance(dictionary, SparseAutoencoder) or not hasattr(dictionary, 'weight'): dictionary.fit(places, SEED)
-        n = len(dictionary.weight)
-        model = with_dictionary(model_like(host, n, activation=dictionary.activation, active=dictionary.active), dictionary)
-        torch.nn.init.zeros_(model.readout.weight)
-        learn = [SparseActivations(model, features[s]) if dictionary.activation == 'topk' else features[s] for s in ('train', 'select')]
-        return train(model, *learn, folder, epochs, lr=lr, lr_every=epochs - 2), dictionary
+def frozen(name, epochs=4):
+    def make(study, seed, out):
+        dictionary, features = study.fitted(name, seed), study.features
+        model = study.model(len(dictionary.weight), seed, activation=dictionary.activation, active=dictionary.active)
+        with_dictionary(model, dictionary)
+        if dictionary.activation == 'topk':
+            features = {s: SparseActivations(model, study.features[s]) for s in ('train', 'select')}
+        return study.trained(model, epochs, out, seed, features, task=ReadoutTraining), dictionary
     return make
 
-def looked_at_only(dictionary):
-    def make(host, features, places, made, folder): return None, dictionary.fit(places[::10], SEED)
+def tuned(name, epochs=4, **training):
+    def make(study, seed, out):
+        dictionary = study.fitted(name, seed)
+        model = study.model(len(dictionary.weight), seed, activation='topk', active=dictionary.active)
+        with_dictionary(model, dictionary, fixed=False)
+        model = study.trained(model, epochs, out, seed, task=partial(ReadoutTraining, dictionary=dictionary), **training)
+        return model, Learned(model).fit(study.places)
     return make
 
-def tuned(source, epochs=4, lr=5e-4):
-    "A sparse autoencoder's model with its bases trained further, with the readout."
-    def make(host, features, places, made, folder):
-        model, dictionary = made[source]
-        model = with_dictionary(model, dictionary, fixed=False)
-        model.bases.requires_grad_(True)
-        model = train(model, features['train'], features['select'], folder, epochs, lr=lr, lr_every=epochs - 1)
-        return model, Learned(model).fit(places)
+def looked_at_only(name):
+    def make(study, seed, out): return None, DICTIONARIES[name](study, seed).fit(study.places[::10], seed)
     return make
 
 ARRANGEMENTS = {
-    'sparse autoencoder 512/16': given(lambda made: SparseAutoencoder(512, 16, steps=1200, batch=1024)),
+    'sparse autoencoder 512/16': frozen('autoencoder 512/16'),
+    'sparse autoencoder 512/16, tuned': tuned('autoencoder 512/16'),
+    'sparse autoencoder 512/16, tuned, reconstruction x 3': tuned('autoencoder 512/16', reconstruction=3.),
     'sigmoid, end to end, 256': end_to_end(256, 'sigmoid'),
-    'random directions 512/16': given(lambda made: RandomDirections(512, 16)),
-    'channels': given(lambda made: Channels(), lr=3e-3, epochs=4),
-    'sparse autoencoder 512/16, rotated': given(lambda made: Rotated(made['sparse autoencoder 512/16'][1])),
-    'principal components 256': given(lambda made: Components(256), lr=3e-3, epochs=4),
-    'sparse autoencoder 1024/16': given(lambda made: SparseAutoencoder(1024, 16, steps=1200, batch=1024)),
-    'sparse autoencoder 512/16, tuned': tuned('sparse autoencoder 512/16'),
+    'random directions 512/16': frozen('random 512/16'),
+    'sparse autoencoder 512/16, rotated': frozen('rotated 512/16'),
+    'channels': frozen('channels'),
     'relu with L1, end to end, 256': end_to_end(256, 'relu', l1=.05),
-    'parts (NMF) 64': looked_at_only(Parts(64)),
+    'principal components 256': frozen('components 256'),
+    'sparse autoencoder 1024/16': frozen('autoencoder 1024/16'),
+    'sparse autoencoder 1024/16, tuned': tuned('autoencoder 1024/16'),
+    'sparse autoencoder 1024/32, tuned': tuned('autoencoder 1024/32'),
+    'parts (NMF) 64': looked_at_only('parts 64'),
 }
 
 # ---- what is measured
@@ -137,32 +168,88 @@ def effective_dimensions(codes):
     covariance = places @ places.T / places.shape[1]
     return float(covariance.diagonal().sum()**2 / covariance.square().sum())
 
-def measured(model, dictionary, features, masks, elsewhere):
-    "One row of the frontier."
-    codes = codes_of(dictionary, features['val'])
-    halves = selectivity(codes, masks)
+def measured(model, dictionary, study, out):
+    "One row of the frontier; scores of each image go to a table."
+    codes = codes_of(dictionary, study.features['val'])
+    halves = selectivity(codes, study.masks)
     row = dict(selectivity=np.mean(halves), selectivity_sd_over_splits=np.std(halves), effective_dimensions=effective_dimensions(codes),
                units=codes.shape[1], active=float((codes != 0).float().mean() * codes.shape[1]),
-               variance_explained=explained(dictionary, sampled_places(features['val'], 50)))
+               variance_explained=explained(dictionary, sampled_places(study.features['val'], 50)))
     if model is None: return row
-    scores = evaluate(model, features['val'], elsewhere=elsewhere)
-    means = scores[['cc', 'nss', 'information_gain']].mean().to_dict()
-    return row | means | dict(information_gain_se=float(scores.information_gain.std() / len(scores)**.5), prior=float(model.prior))
+    scores = evaluate(model, study.features['val'], elsewhere=study.elsewhere)
+    scores[list(SCORES)].to_csv(out/'scores.csv')
+    return row | scores[list(SCORES)].mean().to_dict() | dict(prior=float(model.prior.detach()))
 
-def main(data, folder, *names):
-    folder = Path(folder)
-    start = time.time()
-    host, features, masks = prepared(data, folder/'features')
-    print(f'features after {time.time() - start:.0f} s', flush=True)
-    elsewhere, places = other_images(features['train']), sampled_places(features['train'])
-    table, made = (json.loads(OUT.read_text()) if OUT.is_file() else {}), {}
-    for name in names or ARRANGEMENTS:
-        start, cpu = time.time(), time.process_time()
-        made[name] = ARRANGEMENTS[name](host, features, places, made, folder/name.replace(' ', '_').replace('/', '_'))
-        took = dict(seconds=time.time() - start, cpu_seconds=time.process_time() - cpu)
-        table[name] = measured(*made[name], features, masks, elsewhere) | took
-        table[name] = {k: round(float(v), 4) for k, v in table[name].items()}
-        OUT.write_text(json.dumps(table, indent=1) + '\n')
-        print(name, table[name], flush=True)
+SCORES = 'cc', 'nss', 'information_gain'
+
+def row_of(name, study, seed):
+    "A training's numbers, from its folder where they are there."
+    out = study.of(name)/f'seed_{seed}'
+    if (out/'row.json').is_file(): return json.loads((out/'row.json').read_text())
+    start, cpu = time.time(), time.process_time()
+    made = ARRANGEMENTS[name](study, seed, out)
+    took = dict(seconds=time.time() - start, cpu_seconds=time.process_time() - cpu)
+    out.mkdir(parents=True, exist_ok=True)
+    row = {k: round(float(v), 4) for k, v in (measured(*made, study, out) | took).items()}
+    (out/'row.json').write_text(json.dumps(row))
+    print(name, seed, row, flush=True)
+    return row
+
+# ---- beside it, and together
+
+def people(study):
+    "What half of the observers, blurred, tell of the other half; and the mean map of the training images."
+    found = {'half of the observers': [], 'mean map of the training images': []}
+    gaze, images = study.found.val.fixations, study.found.val.images
+    for item in study.features['val']:
+        f, frame = gaze[gaze.image == item['id']], images.loc[item['id'], ['height', 'width']]
+        first = f.observer.rank(method='dense') % 2 == 0
+        half, other = (fixation_map(g.x.to_numpy(), g.y.to_numpy(), tuple(frame), SIZE) for g in (f[first], f[~first]))
+        sigma = grid_sigma(study.found.val.sigma, tuple(frame), SIZE)
+        told, truth = (torch.from_numpy(density(v, sigma))[None].double() for v in (half, other))
+        found['half of the observers'].append(scored(.99 * told + .01 / told.numel(), other, truth, study))
+        found['mean map of the training images'].append(scored(study.elsewhere[1][None], item['fixations'], item['density'][None], study))
+    return {k: dict(zip(SCORES, np.mean(v, 0).round(4).tolist())) for k, v in found.items()}
+
+def scored(prediction, fixations, truth, study):
+    fixations = torch.as_tensor(fixations)[None].float()
+    bits = information_gain(prediction, fixations, study.elsewhere[1])
+    return [float(v) for v in (cc(prediction, truth), nss(prediction, fixations), bits)]
+
+def image_scores(study, name):
+    "Scores of each image, mean over the seeds: (images, scores); None where there are none."
+    files = sorted(study.of(name).glob('seed_*/scores.csv'))
+    tables = [pd.read_csv(f, index_col=0) for f in files]
+    return (sum(tables) / len(tables), len(tables)) if tables else (None, 0)
+
+def differences_to(study, name, others):
+    "Paired differences of scores, mean over images and standard error, of means over seeds."
+    mine, seeds, found = *image_scores(study, name), {}
+    for other in others:
+        theirs, n = image_scores(study, other)
+        if mine is None or theirs is None or other == name: continue
+        paired = mine - theirs
+        spread = paired.std() / len(paired)**.5
+        found[other] = {k: [round(paired[k].mean(), 4), round(spread[k], 4)] for k in SCORES} | dict(seeds=min(seeds, n))
+    return found
+
+def main(data, folder, seeds='0', *names):
+    study = Study(data, folder)
+    study.beside = people(study)
+    print('features are there', flush=True)
+    for seed in map(int, seeds.split(',')):
+        for name in names or ARRANGEMENTS:
+            row_of(name, study, seed)
+            write(study)
+
+def write(study):
+    "All numbers there are."
+    rows = []
+    for name in ARRANGEMENTS:
+        for file in sorted(study.of(name).glob('seed_*/row.json')):
+            rows.append(dict(name=name, seed=int(file.parent.name[5:]), **json.loads(file.read_text())))
+    against = 'sigmoid, end to end, 256', 'random directions 512/16', 'sparse autoencoder 512/16'
+    pairs = {name: differences_to(study, name, against) for name in dict.fromkeys(r['name'] for r in rows)}
+    OUT.write_text(json.dumps(dict(rows=rows, differences=pairs, beside=study.beside), indent=1) + '\n')
 
 if __name__ == '__main__': main(*sys.argv[1:])

@@ -536,7 +536,7 @@ class Readout(nn.Module):
         layers: tuple = (), # of a network of timm, by their numbers; empty: those at stride 4 and coarser
         stride: int = 8, # of the grid, pixels of the image per cell
         activation: str = 'topk', # of the bases: 'topk', 'relu', 'sigmoid' or 'linear'
-        active: int = 32, # bases that are active at a place, of 'topk'
+        active: int = 16, # bases that are active at a place, of 'topk'
         l1: float = 0., # penalty on the mean activation, for 'relu'
         widths: tuple = (0, 1, 2.5), # of the Gaussians that the readout's kernels are made of, cells
     ):
