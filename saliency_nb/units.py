@@ -183,7 +183,9 @@ class Matched:
         learned, # the dictionary: `encode`, `activation`, `active`
         places: torch.Tensor, # (places, D) features
         seed: int = 0, # of the directions
+        most: int = 4000, # places that it is matched on, evenly spaced
     ):
+        places = places[::-(-len(places) // most)]
         codes = learned.encode(places)
         draw = torch.Generator().manual_seed(derived_seed(seed, 'matched directions'))
         directions = torch.randn(places.shape[1], codes.shape[1], generator=draw).to(places)
@@ -304,9 +306,9 @@ class Overlaps:
         dictionary, # has `encode`
         places: torch.Tensor, # (places, D) features that set the levels
         names: int, # how many
-        most: int = 10_000, # places used for that
+        most: int = 10_000, # places used for that, evenly spaced
     ):
-        codes = dictionary.encode(places[:most]).sort(0).values
+        codes = dictionary.encode(places[::-(-len(places) // most)]).sort(0).values
         self.dictionary = dictionary
         self.levels = codes[((1 - SHARES) * (len(codes) - 1)).long().to(codes.device)] # (L, N)
         L, N = self.levels.shape
@@ -554,8 +556,8 @@ def seen_in(
 def places_of(
     model: FactorizedSaliency, # whose host sees the images
     dataset, # training images: items with an image
-    images: int = 60, # at most, evenly spaced
-    places: int = 200, # of each, at random
+    images: int = 40, # at most, evenly spaced
+    places: int = 100, # of each, at random
     seed: int = 0, # of the draw
 ) -> torch.Tensor: # (places, D)
     "Features at random places of training images."
