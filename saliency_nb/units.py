@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Seen', 'GRID', 'HALVES', 'TOP', 'BEYOND', 'AXES', 'DRAWS', 'SHARES', 'planted_images', 'squares', 'all_features',
-           'difference_weights', 'NameSums', 'Differences', 'both_ways', 'chosen_units', 'selectivity', 'over_images',
-           'Matched', 'rule_of', 'active_share', 'effective_dimensions', 'known_names', 'mean_selectivity', 'gate',
-           'gate_of', 'verdict', 'Overlaps', 'best_unit', 'relabelled', 'agreement_of_units', 'LabelledPlaces',
-           'probe_auc', 'Contrasts', 'share_of_pairs', 'switch_off', 'ModelBases', 'with_names', 'seen_by', 'seen_in',
-           'places_of', 'measure_model', 'average', 'name_table']
+           'difference_weights', 'NameSums', 'Differences', 'top_units', 'selectivity', 'over_images', 'Matched',
+           'rule_of', 'active_share', 'effective_dimensions', 'known_names', 'mean_selectivity', 'gate', 'gate_of',
+           'verdict', 'Overlaps', 'best_unit', 'relabelled', 'agreement_of_units', 'LabelledPlaces', 'probe_auc',
+           'Contrasts', 'share_of_pairs', 'switch_off', 'ModelBases', 'with_names', 'seen_by', 'seen_in', 'places_of',
+           'measure_model', 'average', 'name_table']
 
 # %% ../nbs/37_units.ipynb #d37c0002
 from collections import namedtuple
@@ -140,28 +140,20 @@ class Differences:
 HALVES = torch.stack([torch.arange(FOLDS) % 2 == 0, torch.arange(FOLDS) % 2 == 1]).float()
 TOP = 3 # units of a name
 
-def both_ways(
-    kept: torch.Tensor, # (FOLDS,) how often each part counts
-) -> list: # pairs: to choose on, to measure on
-    "The two halves of the images, in both roles."
-    first, second = kept * HALVES
-    return [(first, second), (second, first)]
-
-def chosen_units(
-    differences: Differences, # of a dictionary
-    kept: torch.Tensor, # (FOLDS,) the images to choose on
+def top_units(
+    means: torch.Tensor, # (C, N) differences on the images to choose on
 ) -> torch.Tensor: # (C, TOP)
     "The units of each name: those with the largest difference."
-    d = differences.means(kept).nan_to_num(-torch.inf)
-    return d.topk(min(TOP, d.shape[1]), 1).indices
+    return means.nan_to_num(-torch.inf).topk(min(TOP, means.shape[1]), 1).indices
 
 def selectivity(
     differences: Differences, # of a dictionary
     kept: torch.Tensor, # (FOLDS,) how often each part counts
 ) -> torch.Tensor: # (C,) standard deviations of a unit; NaN where a half lacks the name
     "Difference of the units of a name, on the half of the images they were not chosen on; both ways."
-    def way(choose, measure): return differences.means(measure).gather(1, chosen_units(differences, choose))
-    return torch.stack([way(*halves).mean(1) for halves in both_ways(kept)]).mean(0)
+    first, second = (differences.means(half) for half in kept * HALVES)
+    def way(choose, measure): return measure.gather(1, top_units(choose)).mean(1)
+    return (way(first, second) + way(second, first)) / 2
 
 # %% ../nbs/37_units.ipynb #d37c0015
 def over_images(
@@ -183,7 +175,9 @@ class Matched:
         learned, # the dictionary: `encode`, `activation`, `active`
         places: torch.Tensor, # (places, D) features
         seed: int = 0, # of the directions
+        most: int = 4000, # places that it is matched on, evenly spaced
     ):
+        places = places[::-(-len(places) // most)]
         codes = learned.encode(places)
         draw = torch.Generator().manual_seed(derived_seed(seed, 'matched directions'))
         directions = torch.randn(places.shape[1], codes.shape[1], generator=draw).to(places)
@@ -304,9 +298,9 @@ class Overlaps:
         dictionary, # has `encode`
         places: torch.Tensor, # (places, D) features that set the levels
         names: int, # how many
-        most: int = 10_000, # places used for that
+        most: int = 10_000, # places used for that, evenly spaced
     ):
-        codes = dictionary.encode(places[:most]).sort(0).values
+        codes = dictionary.encode(places[::-(-len(places) // most)]).sort(0).values
         self.dictionary = dictionary
         self.levels = codes[((1 - SHARES) * (len(codes) - 1)).long().to(codes.device)] # (L, N)
         L, N = self.levels.shape
@@ -484,8 +478,9 @@ def switch_off(
     names = known_names(differences) & torch.from_numpy(low * high > 0)
     pairs = contrasts.apart(group) & names & names[:, None]
     def share(kept):
-        return [np.mean([share_of_pairs(contrasts, chosen_units(differences, choose), measure, pairs)
-                         for choose, measure in both_ways(kept)])]
+        halves = kept * HALVES
+        units = [top_units(differences.means(half)) for half in halves]
+        return [np.mean([share_of_pairs(contrasts, u, half, pairs) for u, half in zip(units, halves.flip(0))])]
     estimate = over_images(share, [int((count.sum(1) > 0).sum())])
     found = dict(zip(('share', 'low', 'high'), (float(v[0]) for v in estimate)))
     draw = torch.Generator().manual_seed(derived_seed(seed, 'units at random'))
@@ -554,8 +549,8 @@ def seen_in(
 def places_of(
     model: FactorizedSaliency, # whose host sees the images
     dataset, # training images: items with an image
-    images: int = 60, # at most, evenly spaced
-    places: int = 200, # of each, at random
+    images: int = 40, # at most, evenly spaced
+    places: int = 100, # of each, at random
     seed: int = 0, # of the draw
 ) -> torch.Tensor: # (places, D)
     "Features at random places of training images."
@@ -604,7 +599,7 @@ def name_table(
 ) -> pd.DataFrame: # semantic, images, units, selectivity, random; iou, f1, auprc, and with the suffix _random
     "What is known of the units of every name."
     everything = torch.ones(FOLDS)
-    units = [' '.join(map(str, row)) for row in chosen_units(learned, everything).tolist()]
+    units = [' '.join(map(str, row)) for row in top_units(learned.means(everything)).tolist()]
     table = pd.DataFrame(dict(semantic=semantics, images=learned.sums.count.sum(0).int().numpy(), units=units))
     table['selectivity'] = selectivity(learned, everything).numpy()
     table['random'] = torch.stack([selectivity(r, everything) for r in random]).mean(0).numpy()

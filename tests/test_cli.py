@@ -117,6 +117,7 @@ def test_control_on_the_fixations_of_other_images(world, tmp_path):
     assert {c: int((t.not_beaten != '').sum()) for c, t in marked.groupby('claim')} == summary['not_beaten'] and {'untrained', 'shuffled', 'position', 'random names'} <= set(marked)
     assert pd.read_csv(tmp_path/'run/people.csv').n_images.gt(0).all() and {'people.png', 'controls.png', 'controls_adjusted.png', 'explained.png', 'categories.png'} <= {f.name for f in (tmp_path/'run/figures').iterdir()}
     shown = (tmp_path/'run/model.html').read_text()
+    assert 'what follows is descriptive' in shown and summary['units']['open'] is False and len(pd.read_csv(tmp_path/'run/units.csv')) # hardly trained: the gate is shut
     assert 'claims beat all controls' in shown and 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
 
 def test_papermill_by_hand(world, tmp_path):

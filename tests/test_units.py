@@ -7,7 +7,7 @@ from saliency_nb.units import (Contrasts, Differences, LabelledPlaces, Matched, 
 
 NAMES, EVERYTHING = 8, torch.ones(20)
 
-def autoencoder(x, seed=0): return SparseAutoencoder(32, 4, steps=400, batch=256, lr=3e-3).fit(x, seed)
+def autoencoder(x, steps=400): return SparseAutoencoder(32, 4, steps=steps, batch=256, lr=3e-3).fit(x)
 
 def filled(parts, seen):
     "Accumulators that have seen images."
@@ -26,7 +26,7 @@ def planted():
 def collapsed():
     images = planted_images(90, collapsed=True)
     places = all_features(images[:40])
-    return places, images[40:], autoencoder(places)
+    return places, images[40:], autoencoder(places, 100)
 
 def test_a_difference_is_a_difference_of_means():
     on = torch.tensor([[1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
@@ -50,14 +50,14 @@ def test_the_gate_is_open_for_planted_channels(planted, drawn):
 
 def test_the_gate_is_shut_on_one_axis(collapsed):
     places, seen, sparse = collapsed
-    found, *_ = gate_of(sparse, places, seen, NAMES, draws=5)
+    found, *_ = gate_of(sparse, places, seen, NAMES, draws=3)
     assert not found['open'] and found['dimensions'] < 1.5 and 'one axis' in verdict(found)
     assert effective_dimensions(places) < effective_dimensions(torch.randn(5000, 32)) / 10
 
 @pytest.mark.parametrize('dictionary', [Channels(), Components(32)], ids=lambda d: type(d).__name__)
 def test_the_gate_is_shut_for_mixtures(dictionary, planted):
     places, seen, _ = planted
-    found, *_ = gate_of(dictionary.fit(places), places, seen, NAMES, draws=5)
+    found, *_ = gate_of(dictionary.fit(places), places, seen, NAMES, draws=3)
     assert not found['open'] and found['dimensions'] > 3 and 'not shown' in verdict(found)
 
 def test_random_dictionaries_rarely_open_it(planted, drawn):
