@@ -125,7 +125,7 @@ def explained(
     alignment, rgb = opened_alignment(model), as_picture(image)
     padded, window = fitted(rgb, model.size)
     a = model.activations(batch_of(padded))
-    saliency = model.upsampled(model.saliency_logits(a), model.size)[0]
+    density = in_picture(model, model.saliency_logits(a), window, rgb.shape[:2])
     parts, a = lifted(model, a, alignment.attrs.get('tau', model.tau))[0].numpy(), a[0].numpy()
     names, shares = named_units(alignment, top)
     position = position_part(model, a.shape[1:], alignment)
@@ -137,7 +137,7 @@ def explained(
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     maps = dict(zip(names, np.einsum('nc,nyx->cyx', shares, parts)[:, part[0], part[1]]))
-    return Explained(rgb, in_picture(saliency, window, rgb.shape[:2]), region[part], maps, table.sort_values('effect', ascending=False), model.name, names_certain(model.folder))
+    return Explained(rgb, density, region[part], maps, table.sort_values('effect', ascending=False), model.name, names_certain(model.folder))
 
 def named_units(
     alignment: xr.Dataset, # from `dissect`

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TURNS', 'FORMATS', 'MAPS', 'UNIFORM', 'PER_FIXATION', 'PER_DENSITY', 'PREDICTIONS', 'DIFFERENCE', 'ABOUT', 'upright',
-           'as_picture', 'fitted', 'central', 'batch_of', 'in_picture', 'summed_to_one', 'density_of', 'check_centre',
-           'predict', 'gathered_pictures', 'pictures_in', 'write_map', 'overlaid', 'write_picture', 'model_hash',
-           'same_settings', 'predict_files', 'matrix_in', 'array_in', 'read_map', 'maps_by_id', 'Known',
-           'fixation_scores', 'image_scores', 'score', 'of_size', 'summary', 'in_words', 'score_files']
+           'as_picture', 'fitted', 'central', 'batch_of', 'of_size', 'in_picture', 'summed_to_one', 'density_of',
+           'check_centre', 'predict', 'gathered_pictures', 'pictures_in', 'write_map', 'overlaid', 'write_picture',
+           'model_hash', 'same_settings', 'predict_files', 'matrix_in', 'array_in', 'read_map', 'maps_by_id', 'Known',
+           'fixation_scores', 'image_scores', 'score', 'summary', 'in_words', 'best_split', 'score_files']
 
 # %% ../nbs/55_predict.ipynb #4a853a65
 import hashlib
@@ -18,8 +18,9 @@ from safetensors.torch import save
 from tqdm import tqdm
 from .core import (IMAGES, DataError, ParameterError, Problems, files_in, fingerprint, image_id, read_json, rng, whole_file,
                               writable_folder, write_json)
-from .fixations import (FixationSet, SaliencyDataset, decoded, density, eight_bit, fixation_map, grid_sigma, load_map,
-                                   load_rgb, normalised, read_mat)
+from .fixations import (FixationSet, SaliencyDataset, decoded, density, eight_bit, fixation_map, grid_sigma, json_releases,
+                                   load_map, load_rgb, normalised, read_mat)
+from .hosts import resized
 from .metrics import auc_borji, auc_judd, cc, information_gain, kld, nss, sauc, sim
 from .models import load_model
 
@@ -79,14 +80,27 @@ def batch_of(
     "One image for a network."
     return image[None].contiguous(memory_format=torch.channels_last)
 
+def of_size(
+    found: np.ndarray, # (h, w)
+    size: tuple, # (H, W) wanted
+) -> np.ndarray: # (H, W)
+    "A map in another size."
+    if found.shape == size: return found
+    smaller = found.shape[0] > size[0] or found.shape[1] > size[1]
+    return cv2.resize(found, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
 def in_picture(
-    saliency: torch.Tensor, # (H, W) of the network's image
-    window: tuple, # slices where the picture is
-    size: tuple, # (h, w) of the picture
-) -> np.ndarray: # (h, w) float32, sum 1
-    "A network's map as a density of a picture; raises `DataError` where it is none."
-    small = saliency[window].numpy().astype(np.float32)
-    return summed_to_one(cv2.resize(small, size[::-1], interpolation=cv2.INTER_LINEAR))
+    model, # from `load_model`
+    logits: torch.Tensor, # (1, h, w)
+    window: tuple, # slices of the network's image where the picture is
+    size: tuple, # (H, W) of the picture
+) -> np.ndarray: # (H, W) float32, sum 1
+    "Logits as a density of a picture; what falls on the padding does not count."
+    if getattr(model.host, 'resize', '') == 'density':
+        logits = resized(logits[:, None], model.size, model.upsampling)[0, 0][window]
+        small = torch.softmax(logits.flatten(), 0).view_as(logits)
+    else: small = model.upsampled(logits, model.size)[0][window]
+    return summed_to_one(of_size(small.float().numpy(), tuple(size)))
 
 def summed_to_one(
     values: np.ndarray, # (h, w), >= 0
@@ -105,7 +119,7 @@ def density_of(
     "Where people will look in a picture; raises `ParameterError` where a centre bias would count twice."
     check_centre(model, centre)
     image, window = fitted(rgb, model.size)
-    found = in_picture(model(batch_of(image))[0], window, rgb.shape[:2])
+    found = in_picture(model, model.logits(batch_of(image)), window, rgb.shape[:2])
     return summed_to_one(found * central(found.shape, centre)) if centre else found
 
 def check_centre(model, centre):
@@ -304,7 +318,7 @@ class Known:
 
     def observers(self,
         i: str, # image id
-        most: int = 5, # observers, drawn at random
+        most: int = 3, # observers, drawn at random
     ) -> tuple: # fixations (S, h, w) of some observers; of all others (S, h, w), blurred; None where they are unknown or fewer than two
         "Some observers of an image, and what the others say of them."
         row, f = self.set.images.loc[i], self.by_image[i]
@@ -371,15 +385,6 @@ def score(
               f'{resized} maps were resized to the size of their images': resized}
     return pd.DataFrame(rows), [sentence for sentence, n in counts.items() if n]
 
-def of_size(
-    found: np.ndarray, # (h, w)
-    size: tuple, # (H, W) wanted
-) -> np.ndarray: # (H, W)
-    "A map in another size."
-    if found.shape == size: return found
-    smaller = found.shape[0] > size[0] or found.shape[1] > size[1]
-    return cv2.resize(found, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-
 DIFFERENCE = 'maps minus other images' # paired
 
 def summary(
@@ -401,7 +406,21 @@ def in_words(
     import pandas as pd
     return pd.DataFrame({k: [cell(p, k) for p in found.index] for k in metrics}, found.index).to_string()
 
-# %% ../nbs/55_predict.ipynb #aea7b325
+# %% ../nbs/55_predict.ipynb #34d5e94c
+def best_split(
+    data, # folder of a data set
+    problems: Problems, # collects faults
+    reading: dict, # options of the reader of fixations
+    wanted, # function of a FixationSet: how many of its images are of use
+) -> FixationSet: # the part with the most of them
+    "Fixations of a data set; of one with train and val, the part that is meant, unless the reading says which."
+    from saliency_nb.fixation_readers import read_fixations
+    data = Path(data)
+    apart = (data/'fixations').is_dir() and (data/'images/val').is_dir() or data.is_dir() and json_releases(data, 'val')
+    options = [dict(split=s) for s in ('val', 'train')] if apart and 'split' not in reading else [{}]
+    return max((read_fixations(data, problems, **reading | o) for o in options), key=wanted)
+
+# %% ../nbs/55_predict.ipynb #34371b6d
 def score_files(
     maps, # folder of maps that are called like their images
     data, # folder of a data set
@@ -409,11 +428,10 @@ def score_files(
     reading: dict | None = None, # options of the reader of fixations
 ): # DataFrame, from `summary`
     "Scores of anybody's maps, printed and as files."
-    from saliency_nb.fixation_readers import read_fixations
     if out is not None: out = writable_folder(out)
-    maps_by_id(maps) # before a large data set is read
-    problems = Problems(strict=False)
-    fixations = read_fixations(data, problems, **(reading or {}))
+    files, problems = maps_by_id(maps), Problems(strict=False)
+    def wanted(fixations): return sum(i in files for i in fixations.ids)
+    fixations = best_split(data, problems, reading or {}, wanted)
     table, notes = score(maps, fixations)
     notes += [f'left out: {p.sentence}' for p in problems[:5]]
     found = summary(table)
@@ -425,4 +443,4 @@ def score_files(
     return found
 
 ABOUT = ('the middle: a Gaussian; other images: the fixations on all other images, blurred; other observers: for each of up to '
-         'five observers of an image, the fixations of all the others, blurred. They are asked for one observer, the maps for all.')
+         'three observers of an image, the fixations of all the others, blurred. They are asked for one observer, the maps for all.')
