@@ -12,19 +12,17 @@ unexport PYTHONDONTWRITEBYTECODE # every process would compile torch and all els
 
 run: $(READY)
 	saliency-nb world data/world
-	saliency-nb run --model dinet --data data/world --out runs/world --height 180 --width 240 --features 64 --n-bases 64 \
-	  --epochs 10 --lr 0.0005 --lr-every 7 --epochs2 4 --lr2 0.0005 --shuffled true
+	saliency-nb run --data data/world --out runs/world --shuffled true
 
-# the first real result: OSIE eye tracking and an ImageNet backbone, neither of which is part of this repository (data/README.md)
+# the first real result: OSIE eye tracking, which is not part of this repository (data/README.md)
 osie: $(READY)
-	saliency-nb run --model dinet --data $(OSIE) --weights $(WEIGHTS) --out runs/osie --height 240 --width 320 --features 128 --n-bases 128 \
-	  --epochs 6 --lr 0.0001 --lr-every 4 --epochs2 4 --lr2 0.001 --shuffled true
-	mkdir -p bench/osie && cp runs/osie/summary.json runs/osie/contributions.csv bench/osie
+	saliency-nb run --preset photos --data $(OSIE) --out runs/osie --shuffled true
+	mkdir -p bench/osie && cd runs/osie && cp summary.json contributions.csv controls.csv people.csv people_agreement.csv units.json ../../bench/osie
 
 # the three published hosts, light, on OSIE, side by side
 models: $(READY)
-	saliency-nb run --model salicon dinet transalnet --data $(OSIE) --weights $(WEIGHTS) --out runs/models --height 144 --width 192 --features 32 --n-bases 128 \
-	  --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001 --original true --precision bf16-mixed
+	saliency-nb run --preset tiny --model salicon dinet transalnet --data $(OSIE) --weights $(WEIGHTS) --out runs/models --height 144 --width 192 --features 32 --n-bases 128 \
+	  --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001 --original true
 	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
 
 # planted truth: the whole chain on five worlds that nothing was chosen on (29 minutes on 2 cores); CONDITIONS='base,few images,noisy' adds two more sets of them
@@ -32,7 +30,7 @@ CONDITIONS ?= base
 planted: $(READY)
 	mkdir -p runs/planted
 	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted -p worlds 5 -p first 200 -p conditions "$(CONDITIONS)" -p n_images 1200 -p n_observers 30 -p height 120 -p width 160 \
-	  -p pretrained "$$(realpath -e $(WEIGHTS) 2>/dev/null || echo $(WEIGHTS))" -p features 96 -p n_bases 64 -p epochs 10 -p lr 0.0004 -p precision bf16-mixed -p edited 20 -p ceilings 12
+	  -p pretrained "$$(realpath -e $(WEIGHTS) 2>/dev/null || echo $(WEIGHTS))" -p features 96 -p n_bases 64 -p epochs 10 -p lr 0.0004 -p edited 20 -p ceilings 12
 	cp runs/planted/worlds.csv bench/planted_truth.csv
 
 test: $(READY)

@@ -86,8 +86,8 @@ def notebook_options(
         text = f"{p['help']} (notebook: {p['default']})".replace('%', '%%')
         parser.add_argument('--' + name.replace('_', '-'), metavar=p['kind'].upper(), help=text)
     text = ("settings: light, for a laptop (the default); photos, 240 x 320 px and 512 bases; published, the paper's, "
-            'for a GPU. Other options still count')
-    parser.add_argument('--preset', choices=['light', 'photos', 'published'], default='light', help=text)
+            'for a GPU; tiny, to see that it works. Other options still count')
+    parser.add_argument('--preset', choices=['light', 'photos', 'published', 'tiny'], default='light', help=text)
 
 def reading_option(
     parser: Parser, # receives the option

@@ -18,7 +18,8 @@ from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
-SMALL = ['--height', '96', '--width', '128', '--features', '16', '--n-bases', '16', '--epochs', '3', '--epochs2', '1', '--accelerator', 'cpu']
+SMALL = ['--preset', 'tiny', '--height', '96', '--width', '128', '--features', '16', '--n-bases', '16', '--epochs', '3', '--epochs2', '1', '--accelerator', 'cpu']
+DINET = ['--model', 'dinet', *SMALL]
 
 def command(*arguments): return [sys.executable, '-m', 'saliency_nb.cli', *map(str, arguments)]
 def process(*arguments): return subprocess.run(command(*arguments), env=ENV, capture_output=True, text=True, timeout=600)
@@ -65,7 +66,7 @@ def broken_mat(root): p = sorted((root/'fixations/train').iterdir())[5]; p.write
 def test_broken_data_is_one_sentence(world, tmp_path, harm, capsys):
     root = tmp_path/'world'; shutil.copytree(world, root)
     name = harm(root)
-    code = main(['contributions', '--data', str(root), '--out', str(tmp_path/'run'), *SMALL])
+    code = main(['contributions', '--data', str(root), '--out', str(tmp_path/'run'), *DINET])
     said = capsys.readouterr()
     lines = said.err.strip().splitlines()
     assert code == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and name in lines[0] and lines[0].endswith('.'), said.err
@@ -73,7 +74,7 @@ def test_broken_data_is_one_sentence(world, tmp_path, harm, capsys):
 
 @pytest.mark.parametrize('arguments', [['--model', 'resnet'], ['--backbone', 'vgg'], ['--quantile', '1.5'], ['--weights', 'nowhere.pth'], ['--batch', '1000'], ['--top', '99']], ids=lambda a: a[0])
 def test_impossible_parameters_are_one_sentence(world, tmp_path, arguments, capsys):
-    code = main(['contributions', *arguments, '--data', str(world), '--out', str(tmp_path/'run'), *SMALL])
+    code = main(['contributions', *arguments, '--data', str(world), '--out', str(tmp_path/'run'), *DINET])
     said = capsys.readouterr()
     assert code == 1 and len(said.err.strip().splitlines()) == 1 and 'Traceback' not in said.out + said.err, said.err
     assert not (tmp_path/'run/phase1').exists()
@@ -83,33 +84,33 @@ def test_a_run_in_its_notebook_ends_in_one_sentence_too(world, tmp_path):
     root = tmp_path/'world'; shutil.copytree(world, root)
     name = corrupt_jpeg(root)
     for start, arguments, word in ((process, ['--data', root], name), (done, ['--data', world, '--top', '99'], 'top')):
-        r = start('run', *arguments, '--out', tmp_path/'run', *SMALL)
+        r = start('run', *arguments, '--out', tmp_path/'run', *DINET)
         lines = r.stderr.strip().splitlines()
         assert r.returncode == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and word in lines[0], r.stderr
         assert 'Traceback' not in r.stdout + r.stderr
 
 def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
-    whole = done('run', '--data', world, '--out', tmp_path/'whole', *SMALL)
+    whole = done('run', '--data', world, '--out', tmp_path/'whole', *DINET)
     assert whole.returncode == 0, whole.stderr
-    victim = subprocess.Popen(command('run', '--data', world, '--out', tmp_path/'killed', *SMALL), env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    victim = subprocess.Popen(command('run', '--data', world, '--out', tmp_path/'killed', *DINET), env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True)
     for line in victim.stdout:
         if 'phase 1, epoch 2/3' in line: break
     os.killpg(victim.pid, signal.SIGKILL); victim.wait(); time.sleep(1)
     subprocess.run(['pkill', '-9', '-f', 'ipykernel_launcher.*' + str(victim.pid)], check=False)
-    again = done('run', '--data', world, '--out', tmp_path/'killed', *SMALL)
+    again = done('run', '--data', world, '--out', tmp_path/'killed', *DINET)
     assert again.returncode == 0, again.stderr
     assert 'phase 1, epoch 1/3' not in again.stdout, 'started from nothing'
     for phase in ('phase1', 'phase2'):
         a, b = (load_file(tmp_path/run/phase/'best.safetensors') for run in ('whole', 'killed'))
         assert max((a[k].double() - b[k].double()).abs().max().item() for k in a) < 1e-6
     assert pd.read_csv(tmp_path/'whole/contributions.csv').round(4).equals(pd.read_csv(tmp_path/'killed/contributions.csv').round(4))
-    third = every_stage('--data', world, '--out', tmp_path/'killed', *SMALL)
+    third = every_stage('--data', world, '--out', tmp_path/'killed', *DINET)
     assert third.stdout.count('not made again') == 10, third.stdout # every stage
-    other = every_stage('--data', world, '--out', tmp_path/'killed', *SMALL, '--quantile', '0.9')
+    other = every_stage('--data', world, '--out', tmp_path/'killed', *DINET, '--quantile', '0.9')
     assert other.stdout.count('not made again') == 6, other.stdout # training, scores, calibration, people and units are unchanged, thresholds and what follows are not
 
 def test_control_on_the_fixations_of_other_images(world, tmp_path):
-    r = done('run', '--data', world, '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--shuffled', 'true')
+    r = done('run', '--data', world, '--out', tmp_path/'run', *DINET, '--epochs', '1', '--shuffled', 'true')
     assert r.returncode == 0, r.stderr
     summary, kept = json.loads((tmp_path/'run/summary.json').read_text()), {f.name for f in (tmp_path/'run/controls').iterdir()}
     assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled', 'untrained_adjusted.nc', 'shuffled_adjusted.nc'} and summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
@@ -168,7 +169,7 @@ def test_stages_one_by_one_from_folders_kept_apart(world, tmp_path):
     for name in ('images', 'fixations', 'maps'): shutil.copytree(world/name, tmp_path/'elsewhere'/name)
     shutil.copy(world/'scene_graphs.json', tmp_path/'graphs.json')
     parts = [a for name in ('images', 'fixations', 'maps') for a in (f'--{name}', tmp_path/'elsewhere'/name)]
-    options = [*parts, '--scene-graphs', tmp_path/'graphs.json', '--out', tmp_path/'run', *SMALL, '--epochs', '1', '--lr', '1e-3']
+    options = [*parts, '--scene-graphs', tmp_path/'graphs.json', '--out', tmp_path/'run', *DINET, '--epochs', '1', '--lr', '1e-3']
     for command_name, file, made_before in (('train', 'phase2/best.safetensors', 0), ('thresholds', 'thresholds.nc', 2), ('dissect', 'alignment.nc', 3), ('contributions', 'contributions.csv', 5)):
         r = done(command_name, *options)
         assert r.returncode == 0 and (tmp_path/'run'/file).is_file() and r.stdout.count('not made again') == made_before, r.stderr + r.stdout
@@ -183,7 +184,7 @@ def test_authors_checkpoint_probed_elsewhere(world, tmp_path):
     torch.manual_seed(0)
     export_authors(build_model('dinet', n_bases=16, width=16, phase=2), tmp_path/'model_best.pth')
     shutil.copytree(world, tmp_path/'unnamed', ignore=shutil.ignore_patterns('scene_graphs.json', 'truth.csv'))
-    given = ['--data', tmp_path/'unnamed', '--out', tmp_path/'run', '--checkpoint', tmp_path/'model_best.pth', *SMALL]
+    given = ['--data', tmp_path/'unnamed', '--out', tmp_path/'run', '--checkpoint', tmp_path/'model_best.pth', *DINET]
     r = done('contributions', *given)
     assert r.returncode == 1 and '--probe' in r.stderr and 'Traceback' not in r.stderr, r.stderr
     r = done('run', *given, '--probe', world, '--control', 'false') # an untrained ResNet-50 would take as long as all the rest

@@ -12,7 +12,7 @@ from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
-SMALL = [str(a) for k, v in TINY.items() for a in (f"--{k.replace('_', '-')}", v)]
+SMALL = ['--preset', 'tiny', '--model', 'dinet'] + [str(a) for k, v in TINY.items() for a in (f"--{k.replace('_', '-')}", v)]
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('runs')/'world', n_images=24, size=(64, 96), seed=0)

@@ -12,7 +12,7 @@ from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_diff
 from saliency_nb.world import make_world
 
 TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
-OPTIONS = [a for k, v in TINY.items() for a in (f'--{k.replace("_", "-")}', str(v).lower())]
+OPTIONS = ['--preset', 'tiny', '--model', 'dinet'] + [a for k, v in TINY.items() for a in (f'--{k.replace("_", "-")}', str(v).lower())]
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('seeds')/'world', n_images=48, size=(64, 96), seed=0)
