@@ -66,8 +66,8 @@ def test_random_dictionaries_rarely_open_it(planted, drawn):
     opened = [gate(drawn[20 + k], drawn[k:k + 20], 14.)['open'] for k in range(4)]
     for world in range(1, 11 if NIGHTLY else 1):
         seen = planted_images(90, seed=world)[40:]
-        own = filled([Differences(Matched(sparse, places, 1000 * world + k), NAMES, 32) for k in range(40)], seen)
-        opened += [gate(own[20 + k], own[k:k + 20], 14.)['open'] for k in range(20)]
+        own = filled([Differences(Matched(sparse, places, 1000 * world + k), NAMES, 32) for k in range(30)], seen)
+        opened += [gate(own[20 + k], own[k:k + 20], 14.)['open'] for k in range(10)]
     noted('gate of random dictionaries', open=np.mean(opened), draws=len(opened))
     assert np.mean(opened) <= (.05 if NIGHTLY else .25)
 
