@@ -1,5 +1,5 @@
 "The repository as a whole: versions agree, notebooks, package and README are in step, chapters use earlier chapters only, and an installed wheel works anywhere."
-import ast, filecmp, os, re, shutil, subprocess, sys
+import ast, filecmp, json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import nbformat, pytest
@@ -36,6 +36,14 @@ def test_readme_in_step():
     text, pictures = readme()
     assert (ROOT/'README.md').read_text(encoding='utf-8') == text, 'README.md differs from nbs/index.ipynb: run `make readme`'
     for path, content in pictures.items(): assert (ROOT/path).read_bytes() == content, f'{path}: run `make readme`'
+
+def test_form_gets_no_worse():
+    "Counts of what a reader must unpick, in tools/style.json, may only shrink."
+    sys.path.insert(0, str(ROOT/'tools'))
+    try: from style import BASELINE, above, faults
+    finally: sys.path.pop(0)
+    worse = list(above(faults(), json.loads(BASELINE.read_text())))
+    assert not worse, '\n'.join(worse)
 
 def test_links_of_readme_exist():
     links = re.findall(r'\]\((?!\w+:|#)([^)#\s]+)', (ROOT/'README.md').read_text(encoding='utf-8'))
