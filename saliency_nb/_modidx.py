@@ -993,7 +993,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'saliency_nb.predict.in_words': ('predict.html#in_words', 'saliency_nb/predict.py'),
                                      'saliency_nb.predict.maps_by_id': ('predict.html#maps_by_id', 'saliency_nb/predict.py'),
                                      'saliency_nb.predict.matrix_in': ('predict.html#matrix_in', 'saliency_nb/predict.py'),
-                                     'saliency_nb.predict.model_hash': ('predict.html#model_hash', 'saliency_nb/predict.py'),
                                      'saliency_nb.predict.of_size': ('predict.html#of_size', 'saliency_nb/predict.py'),
                                      'saliency_nb.predict.overlaid': ('predict.html#overlaid', 'saliency_nb/predict.py'),
                                      'saliency_nb.predict.pictures_in': ('predict.html#pictures_in', 'saliency_nb/predict.py'),

@@ -564,7 +564,8 @@ class Readout(nn.Module):
     def see(self, images) -> torch.Tensor: # as `forward`, float16
         grid = [-(-n // self.stride) for n in images.shape[2:]]
         layers = self.backbone(images.contiguous(memory_format=torch.channels_last))
-        return ((on_one_grid(layers, grid) - self.mean) / self.std).half()
+        features = (on_one_grid(layers, grid) - self.mean) / self.std
+        return features.clamp(-6e4, 6e4).half() # none is so large, unless they were never standardised
 
     def keep(self,
         folder, # for files of features, which may be deleted at any time

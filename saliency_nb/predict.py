@@ -6,21 +6,19 @@
 __all__ = ['TURNS', 'FORMATS', 'MAPS', 'UNIFORM', 'PER_FIXATION', 'PER_DENSITY', 'PREDICTIONS', 'DIFFERENCE', 'ABOUT', 'upright',
            'as_picture', 'fitted', 'central', 'batch_of', 'of_size', 'in_picture', 'summed_to_one', 'density_of',
            'check_centre', 'predict', 'gathered_pictures', 'pictures_in', 'write_map', 'overlaid', 'write_picture',
-           'model_hash', 'same_settings', 'predict_files', 'matrix_in', 'array_in', 'read_map', 'maps_by_id', 'Known',
+           'same_settings', 'predict_files', 'matrix_in', 'array_in', 'read_map', 'maps_by_id', 'Known',
            'fixation_scores', 'image_scores', 'score', 'summary', 'in_words', 'best_split', 'score_files']
 
 # %% ../nbs/55_predict.ipynb #4a853a65
-import hashlib
 from pathlib import Path
 import cv2, numpy as np, torch
 from PIL import Image, ImageOps
-from safetensors.torch import save
 from tqdm import tqdm
 from .core import (IMAGES, DataError, ParameterError, Problems, files_in, fingerprint, image_id, read_json, rng, whole_file,
                               writable_folder, write_json)
 from .fixations import (FixationSet, SaliencyDataset, decoded, density, eight_bit, fixation_map, grid_sigma, json_releases,
                                    load_map, load_rgb, normalised, read_mat)
-from .hosts import resized
+from .hosts import model_fingerprint, resized
 from .metrics import auc_borji, auc_judd, cc, information_gain, kld, nss, sauc, sim
 from .models import load_model
 
@@ -195,13 +193,6 @@ def write_picture(
 # %% ../nbs/55_predict.ipynb #2c5e54cd
 FORMATS = 'png', 'npy'
 
-def model_hash(
-    model, # any
-) -> str: # 16 hexadecimal digits
-    "Hash of a model's tensors, to tell models apart."
-    tensors = {k: t.detach().cpu().contiguous() for k, t in model.state_dict().items()}
-    return hashlib.sha256(save(tensors)).hexdigest()[:16]
-
 def same_settings(
     out: Path, # folder of results
     record: str, # file in it
@@ -228,7 +219,7 @@ def predict_files(
     pictures, out = gathered_pictures(inputs, out), writable_folder(out)
     if not isinstance(model, torch.nn.Module): model = load_model(model)
     check_centre(model, centre)
-    same_settings(out, 'predict.json', model=model.name, weights=model_hash(model), size=model.size, centre=centre)
+    same_settings(out, 'predict.json', model=model.name, weights=model_fingerprint(model), size=model.size, centre=centre)
     targets = {name: [out/f'{name}.{format}', *([out/'overlay'/f'{name}.jpg'] if overlay else [])] for name in pictures}
     missing = {n: f for n, f in targets.items() if not all(t.is_file() for t in f)}
     if len(missing) < len(targets): print(f'{len(targets) - len(missing)} of {len(targets)} maps are there already and stay as they are')
