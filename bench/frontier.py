@@ -56,8 +56,11 @@ class Study:
         return pickle.loads(file.read_bytes())
 
     def trained(self, model, epochs, out, seed, features=None, **training):
-        features = features or self.features
-        return train(model, features['train'], features['select'], out, epochs, seed=seed, trainer=dict(accelerator='cpu'), **training)
+        features, start = features or self.features, time.process_time()
+        training |= dict(seed=seed, trainer=dict(accelerator='cpu'))
+        model = train(model, features['train'], features['select'], out, epochs, **training)
+        self.cpu_seconds = time.process_time() - start
+        return model
 
 def named_cells(regions, dataset, grid):
     "Masks of names (images, names, h, w)."
@@ -186,9 +189,8 @@ def row_of(name, study, seed):
     "A training's numbers, from its folder where they are there."
     out = study.of(name)/f'seed_{seed}'
     if (out/'row.json').is_file(): return json.loads((out/'row.json').read_text())
-    start, cpu = time.time(), time.process_time()
     made = ARRANGEMENTS[name](study, seed, out)
-    took = dict(seconds=time.time() - start, cpu_seconds=time.process_time() - cpu)
+    took = dict(cpu_seconds=study.cpu_seconds) if made[0] else {} # of the training, without the dictionary
     out.mkdir(parents=True, exist_ok=True)
     row = {k: round(float(v), 4) for k, v in (measured(*made, study, out) | took).items()}
     (out/'row.json').write_text(json.dumps(row))
