@@ -47,7 +47,7 @@ def listing(
 
 # %% ../nbs/55_models.ipynb #8d028956
 FROZEN = 'host.backbone.' # begins the names of the backbone's tensors
-DERIVED = ('thresholds.nc', 'usual.nc', 'alignment.nc', 'adjusted.nc', 'contributions.csv', 'calibration.json', 'scores.csv',
+DERIVED = ('thresholds.nc', 'alignment.nc', 'adjusted.nc', 'contributions.csv', 'calibration.json', 'scores.csv',
            'controls.csv', 'people.csv', 'people_agreement.csv', 'units.json', 'units.csv') # what a run finds out
 
 def halved(
