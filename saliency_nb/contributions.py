@@ -7,14 +7,14 @@ __all__ = ['CHOSEN', 'COLUMNS', 'semantic_shares', 'beyond_chance', 'name_shares
            'mean_effect', 'effect_interval', 'resampled', 'fold_draws', 'replicated_contributions',
            'contribution_interval', 'permuted_orders', 'naming_p_values', 'of_folds', 'fold_sums', 'measured',
            'contrast_effect', 'position_effect', 'local_effect', 'columns', 'contrast_columns', 'adjusted_columns',
-           'published_columns', 'contributions', 'read_authors']
+           'published_columns', 'contributions', 'both_ends', 'read_authors']
 
 # %% ../nbs/35_contributions.ipynb #b42dedee
 import numpy as np, pandas as pd, torch, xarray as xr
 from .core import DataError, ParameterError, rng
 from .bases import basis_weights, load_checkpoint
 from .semantics import category
-from .chance import q_values
+from .chance import FEWEST, q_values
 from .dissection import read_dissection
 from .adjustment import fold_errors, freedom, student_interval
 
@@ -319,6 +319,20 @@ def contributions(
     if 'local' in table: table['elsewhere'] = table.contrast - table.local
     table = table.reindex(columns=list(COLUMNS))
     return table.sort_values(['contrast', 'contribution'], ascending=False, ignore_index=True)
+
+# %% ../nbs/35_contributions.ipynb #35be0002
+def both_ends(
+    table: pd.DataFrame, # one row per name
+    by: str = 'contrast', # the column that orders them
+    most: int = 30, # names
+    enough: int = FEWEST, # images with the name, and images that separate it from other names
+) -> pd.DataFrame: # some of its rows, the highest first
+    "Names that enough images have and separate, half from each end; all of them where no name is so well known."
+    known = table[table[by].notna()]
+    counts = known.reindex(columns=['n_images', 'separating'])
+    sure = known[~(counts < enough).any(axis=1)]
+    ordered = (sure if len(sure) else known).sort_values(by, ascending=False)
+    return ordered if len(ordered) <= most else pd.concat([ordered.head(most - most // 2), ordered.tail(most // 2)])
 
 # %% ../nbs/35_contributions.ipynb #92a4eb7d
 def read_authors(

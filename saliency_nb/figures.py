@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from .core import read_table, whole_file
 from .fixations import MEAN, STD
 from .bases import FactorizedSaliency, basis_saliency
-from .contributions import beyond_chance, contributions, read_authors
+from .contributions import beyond_chance, both_ends, contributions, read_authors
 from .explain import NAMED, raised
 
 # %% ../nbs/45_figures.ipynb #97182aa9
@@ -44,12 +44,12 @@ PANELS = dict(contrast=('low', 'high', 'q_value', 'contrast C: inside minus outs
 
 def contribution_figure(
     table: pd.DataFrame, # from `contributions`
-    most: int = 30, # semantics shown: those with the largest absolute value
+    most: int = 30, # semantics shown, half from each end, of those that enough images separate
     unit: str = 'nats', # of both contrasts
 ) -> Figure: # a panel for each of the three statistics that the table has
     "Exact contrast, adjusted contrast and published contribution as dots with 95% intervals over images, coloured by category, filled where q < 0.05."
     columns = [c for c in PANELS if c in table and table[c].notna().any()]
-    t = table.loc[table[columns[0]].abs().nlargest(most).index].sort_values(columns[0])
+    t = both_ends(table, columns[0], most)[::-1]
     fig, axes = plt.subplots(1, len(columns), figsize=(2 + 3.5 * len(columns), 1.4 + .24 * len(t)), sharey=True, layout='constrained', squeeze=False)
     for ax, c in zip(axes[0], columns):
         low, high, q, label, title = PANELS[c]

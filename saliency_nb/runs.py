@@ -901,8 +901,11 @@ def execute(
 def html_report(
     notebook, # executed notebook
 ) -> Path: # the HTML beside it
-    "A notebook as one HTML page, its code folded away."
-    page, _ = HTMLExporter(exclude_input=True, exclude_output_prompt=True).from_notebook_node(nbformat.read(notebook, 4))
+    "A notebook as one HTML page, its code left out and its summary first."
+    nb = nbformat.read(notebook, 4)
+    summary = [i for i, c in enumerate(nb.cells) if c.cell_type == 'markdown' and c.source.startswith('## Summary')]
+    if summary: nb.cells = nb.cells[:1] + nb.cells[summary[0]:] + nb.cells[1:summary[0]]
+    page, _ = HTMLExporter(exclude_input=True, exclude_output_prompt=True).from_notebook_node(nb)
     with whole_file(Path(notebook).with_suffix('.html')) as part: part.write_text(page, encoding='utf-8')
     return Path(notebook).with_suffix('.html')
 
