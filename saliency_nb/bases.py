@@ -249,6 +249,7 @@ class ReadoutSaliency(FactorizedSaliency):
         SaliencyModel.__init__(self, host, upsampling)
         if n_bases < 1: raise ParameterError(f"n_bases = {n_bases}: a model needs at least one basis.")
         self.phase = 2
+        host.active = min(host.active, n_bases)
         self.bases = nn.Conv2d(host.dim, n_bases, 1)
         self.readout = nn.Conv2d(n_bases, len(host.widths), 1, bias=False) # of each basis, one weight for each width
         self.register_buffer('blurs', gaussians(host.widths), persistent=False)

@@ -39,7 +39,7 @@ def every_stage(*arguments):
     def make():
         args = parser().parse_args([str(a) for a in ('contributions', *arguments)])
         analysis = Analysis(**given(args, args.model, args.out))
-        for stage in ('models', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'controls', 'people'): getattr(analysis, stage)()
+        for stage in ('models', 'scores', 'calibration', 'thresholds', 'dissection', 'units', 'contributions', 'controls', 'people'): getattr(analysis, stage)()
         return 0
     return written(make)
 
@@ -74,7 +74,7 @@ def test_broken_data_is_one_sentence(world, tmp_path, harm, capsys):
 
 @pytest.mark.parametrize('arguments', [['--model', 'resnet'], ['--backbone', 'vgg'], ['--quantile', '1.5'], ['--weights', 'nowhere.pth'], ['--batch', '1000'], ['--top', '99']], ids=lambda a: a[0])
 def test_impossible_parameters_are_one_sentence(world, tmp_path, arguments, capsys):
-    code = main(['contributions', *arguments, '--data', str(world), '--out', str(tmp_path/'run'), *DINET])
+    code = main(['contributions', '--data', str(world), '--out', str(tmp_path/'run'), *DINET, *arguments])
     said = capsys.readouterr()
     assert code == 1 and len(said.err.strip().splitlines()) == 1 and 'Traceback' not in said.out + said.err, said.err
     assert not (tmp_path/'run/phase1').exists()

@@ -166,7 +166,7 @@ def known(server, monkeypatch):
     server.files |= {'s.zip': content, 'm.json': b'{}'}
     sources = dict(small=Source('a small set', 'http://example.org', 'MIT License.', [Part('images', server.url('s.zip'), len(content), sha(content)), Part('more', server.url('m.json'), default=False)]),
                    form=Source('behind a form', 'http://example.org/form', 'Ask first.', [Part('all', hash=sha(content))], 'Sign the form.'), gone=Source('', 'http://example.org', '', [Part('all', server.url('gone.zip'))]))
-    monkeypatch.setattr(cli, 'SOURCES', sources)
+    monkeypatch.setattr(dl, 'SOURCES', sources)
     return content
 
 def said(capsys, *arguments):

@@ -235,5 +235,5 @@ def test_bad_arguments_are_one_sentence(arguments, capsys, tmp_path, monkeypatch
     one_sentence(capsys, *arguments)
 
 def test_the_last_of_several_models_is_checked_before_the_first(world, tmp_path, capsys, untrained):
-    one_sentence(capsys, 'run', '--model', 'dinet', 'nosuch', '--data', world, '--out', tmp_path, *SMALL, names='nosuch')
+    one_sentence(capsys, 'run', '--data', world, '--out', tmp_path, *SMALL, '--model', 'dinet', 'nosuch', names='nosuch')
     assert not list(tmp_path.glob('*/phase1'))

@@ -2,7 +2,7 @@
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, xarray as xr
 from nightly import NIGHTLY, noted
-from saliency_nb import cli
+from saliency_nb import cli, runs
 from saliency_nb.chance import FEWEST, q_values
 from saliency_nb.contributions import effect_interval, mean_effect
 from saliency_nb.core import DataError, read_json, rng
@@ -31,10 +31,10 @@ def home(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp('family')
     command = ['run', '--data', str(world), '--out', str(folder), '--seeds', '2', *OPTIONS]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, 'run', stages(interrupted=True))
+        patch.setattr(runs, 'run', stages(interrupted=True))
         assert cli.main(command) == 130 and not (folder/'seed_1/contributions.csv').exists()
         made = (folder/'seed_0/phase1/best.safetensors').stat().st_mtime_ns
-        patch.setattr(cli, 'run', stages())
+        patch.setattr(runs, 'run', stages())
         assert cli.main(command) == 0 and (folder/'seed_0/phase1/best.safetensors').stat().st_mtime_ns == made
     return folder
 
