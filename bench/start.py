@@ -15,15 +15,14 @@ from saliency_nb.core import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 5
-QUICK = {'--help': ['--help'], '--version': ['--version'], 'a misspelt command': ['predcit'], 'download --list': ['download', '--list'],
-         'models': ['models'], 'run --help': ['run', '--help']}
+QUICK = ['--help', '--version', 'predcit', 'download --list', 'models', 'run --help'] # one is misspelt
 
 def cpu_seconds(arguments, checkout):
     "User and system time of one process and its children."
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     env = os.environ | dict(PYTHONPATH=str(checkout))
     command = [sys.executable, '-m', 'saliency_nb.cli', *arguments]
-    subprocess.run(command, env=env, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, env=env, cwd=checkout, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -36,16 +35,18 @@ def measured(arguments, checkouts):
 
 def main(old='', photograph=''):
     checkouts = dict(now=ROOT) | (dict(before=Path(old).resolve()) if old else {})
-    found = {what: measured(arguments, checkouts) for what, arguments in QUICK.items()}
+    found = {what: measured(what.split(), checkouts) for what in QUICK}
     if photograph:
         photo = str(Path(photograph).resolve())
         for name in ('predict', 'explain'):
             times = []
             for _ in range(RUNS):
-                with tempfile.TemporaryDirectory() as out: times.append(cpu_seconds([name, photo, '--out', out], ROOT))
+                with tempfile.TemporaryDirectory() as out:
+                    times.append(cpu_seconds([name, photo, '--out', out], ROOT))
             found[f'{name}, one photograph'] = dict(now=round(median(times), 2))
     for what, times in found.items(): print(f'{what:25} {times}')
-    known = dict(command=' '.join(['python bench/start.py', '[OLD]', '[PHOTOGRAPH]']), versions=versions(), cpu_seconds=found)
+    command = 'python bench/start.py [OLD] [PHOTOGRAPH]'
+    known = dict(command=command, versions=versions(), cpu_seconds=found)
     (ROOT/'bench/start.json').write_text(json.dumps(known, indent=1) + '\n')
 
 if __name__ == '__main__': main(*sys.argv[1:])

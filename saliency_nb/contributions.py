@@ -327,12 +327,13 @@ def both_ends(
     most: int = 30, # names
     enough: int = FEWEST, # images with the name, and images that separate it from other names
 ) -> pd.DataFrame: # some of its rows, the highest first
-    "Names that enough images have and separate, half from each end; all of them where no name is so well known."
+    "Names that enough images have and separate, half from each end; all where no name is so well known."
     known = table[table[by].notna()]
     counts = known.reindex(columns=['n_images', 'separating'])
     sure = known[~(counts < enough).any(axis=1)]
     ordered = (sure if len(sure) else known).sort_values(by, ascending=False)
-    return ordered if len(ordered) <= most else pd.concat([ordered.head(most - most // 2), ordered.tail(most // 2)])
+    if len(ordered) <= most: return ordered
+    return pd.concat([ordered.head(most - most // 2), ordered.tail(most // 2)])
 
 # %% ../nbs/35_contributions.ipynb #92a4eb7d
 def read_authors(
