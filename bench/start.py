@@ -1,4 +1,4 @@
-"""Processor seconds of commands from a cold start, beside an older revision's: median of five runs, alternated.
+"""Processor seconds of commands from a cold start, beside an older revision's: median of five, alternated.
 
 python bench/start.py [OLD_CHECKOUT] [PHOTOGRAPH]   writes bench/start.json
 """
