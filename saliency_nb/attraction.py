@@ -8,7 +8,7 @@ __all__ = ['GRID', 'shared_images', 'named_images', 'attraction', 'attraction_fi
 # %% ../nbs/57_attraction.ipynb #d65ed1e0
 import os
 from pathlib import Path
-import numpy as np, pandas as pd, xarray as xr
+import numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from .core import DataError, Problems, whole_file, writable_folder
 from .fixations import FixationSet

@@ -8,10 +8,10 @@ __all__ = ['ZOO', 'MOST', 'FROZEN', 'DERIVED', 'card_of', 'models', 'listing', '
            'run_model', 'load_model']
 
 # %% ../nbs/55_models.ipynb #6e14e5d1
-import json, shutil
+import shutil
 from pathlib import Path
 from . import core
-from .core import (CheckpointError, DataError, ParameterError, existing_file, read_json, read_table, whole_file,
+from .core import (DataError, ParameterError, existing_file, read_json, read_table, whole_file,
                               writable_folder, write_json)
 
 # %% ../nbs/55_models.ipynb #dabe54ac

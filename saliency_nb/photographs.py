@@ -196,7 +196,7 @@ def photograph_figure(
     shown = list(named.index[:most]), list(named.index[::-1][:min(most, max(len(named) - most, 0))])
     fig = Figure(figsize=(12, 4.8), layout='constrained')
     axes = fig.subplot_mosaic([['picture', 'u0', 'u1', 'u2', 'bars', 'bars'], ['prediction', 'd0', 'd1', 'd2', 'bars', 'bars']])
-    (h, w), (height, width) = e.region.shape, e.rgb.shape[:2]
+    height, width = e.rgb.shape[:2]
     extent = (0, width, height, 0)
     moved = {n: e.maps[n] - e.maps[n].mean() for n in (*shown[0], *shown[1])}
     limit = max((np.abs(m).max() for m in moved.values()), default=0) or 1

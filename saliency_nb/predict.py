@@ -366,7 +366,7 @@ def score(
     files, known = maps_by_id(maps), Known(fixations)
     shared = [i for i in fixations.ids if i in files]
     if not shared: raise DataError(f'{maps}: no map is called like an image of {fixations.name} (such as {fixations.ids[0]}); name maps like their images.')
-    rows, resized, notes = [], 0, []
+    rows, resized = [], 0
     for i in tqdm(shared, 'score', unit='map', disable=None):
         size = tuple(fixations.images.loc[i, ['height', 'width']].astype(int))
         found = read_map(files[i])

@@ -527,7 +527,7 @@ class FrozenFeatures(Dataset):
         self.host, self.dataset, self.mirrored = host.eval(), preloaded(dataset), mirrored
         self.rest = Others(self.dataset)
         if not host.kept: return
-        for images in DataLoader(Images(dataset), batch): # in batches, which is quicker
+        for images in DataLoader(Images(self.dataset), batch): # in batches, which is quicker
             for view in self.views(images): host(view.to(device_of(host)))
 
     def views(self, images) -> list: # of (B, 3, H, W): the images, and the mirrored ones

@@ -14,7 +14,7 @@ __all__ = ['Seen', 'GRID', 'HALVES', 'TOP', 'BEYOND', 'AXES', 'DRAWS', 'SHARES',
 from collections import namedtuple
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
-from .core import DataError, derived_seed
+from .core import derived_seed
 from .fixations import read_image
 from .bases import ACTIVATE, FactorizedSaliency
 from .dictionaries import correlations
