@@ -38,7 +38,7 @@ test: $(READY)
 
 # calibrations with as many draws as their claims need; the numbers go to bench/nightly.csv
 nightly: $(READY)
-	NIGHTLY=1 pytest $$(grep -l 'noted(' tests/test_*.py)
+	NIGHTLY=1 pytest $$(grep -l 'NIGHTLY\|noted(' tests/test_*.py)
 
 # before a commit: package, notebooks and README in step, then everything tested (the tests check the README too)
 prepare: $(READY)

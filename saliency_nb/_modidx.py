@@ -1588,6 +1588,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'saliency_nb.world.body_color': ('world.html#body_color', 'saliency_nb/world.py'),
                                    'saliency_nb.world.car': ('world.html#car', 'saliency_nb/world.py'),
                                    'saliency_nb.world.checked_weights': ('world.html#checked_weights', 'saliency_nb/world.py'),
+                                   'saliency_nb.world.cumulative': ('world.html#cumulative', 'saliency_nb/world.py'),
                                    'saliency_nb.world.cut': ('world.html#cut', 'saliency_nb/world.py'),
                                    'saliency_nb.world.dog': ('world.html#dog', 'saliency_nb/world.py'),
                                    'saliency_nb.world.drawn_parts': ('world.html#drawn_parts', 'saliency_nb/world.py'),

@@ -334,7 +334,8 @@ def fit(
     found: Findings, # receives 'axes', 'chance', 'fixations of another image'
 ) -> dict: # numbers for the summary
     "Whether fixations belong to their images, and in which reading."
-    known = [k for k in c.images.index[c.images.height > 0] if k in set(c.fixations.image)]
+    looked_on = set(c.fixations.image)
+    known = [k for k in c.images.index[c.images.height > 0] if k in looked_on]
     mapped = [k for k in known if c.measured['map'][k] is not None]
     kind, keys = ('map', mapped) if len(mapped) >= 8 else ('contrast', [k for k in known if c.measured.contrast[k] is not None])
     if len(keys) < (8 if kind == 'map' else 20): return dict(reference=kind, images=len(keys), note='too few images to tell')

@@ -6,8 +6,8 @@
 __all__ = ['STUFF', 'THINGS', 'COLORS', 'ATTRIBUTES', 'CATEGORY', 'WEIGHTS', 'DRAW', 'MATLAB', 'random_weights',
            'checked_weights', 'cut', 'attributes_of', 'sample_scene', 'free_place', 'noise', 'tint', 'plain', 'stuff',
            'oval', 'block', 'paint', 'body_color', 'face', 'text', 'dog', 'car', 'ball', 'tree', 'house', 'flower',
-           'drawn_parts', 'render', 'scene_masks', 'log_density', 'sample_fixations', 'named_boxes', 'weight_tables',
-           'observe', 'make_world', 'scene_graph', 'truth_table', 'write_scene']
+           'drawn_parts', 'render', 'scene_masks', 'log_density', 'cumulative', 'sample_fixations', 'named_boxes',
+           'weight_tables', 'observe', 'make_world', 'scene_graph', 'truth_table', 'write_scene']
 
 # %% ../nbs/12_world.ipynb #8b9e5e8e
 import shutil
@@ -258,20 +258,28 @@ def log_density(
     distance2 = ((y - (H - 1) / 2)**2 + (x - (W - 1) / 2)**2) / ((H / 2)**2 + (W / 2)**2)
     return sum((weights[s] * m for s, m in scene_masks(scene, without).items()), -center_bias * 2 * distance2)
 
+def cumulative(
+    log_density: np.ndarray, # (H, W) up to a constant
+    lapses: float = .05, # share of fixations anywhere
+) -> np.ndarray: # (H W,) probability of all pixels up to this one
+    "Distribution over the pixels, row by row."
+    density = np.exp(log_density - log_density.max()).ravel()
+    return np.cumsum((1 - lapses) * density / density.sum() + lapses / density.size)
+
 def sample_fixations(
     g: np.random.Generator, # random numbers
-    log_densities: list, # one (H, W) log density per time window
+    distributions: list, # one for each time window, from `cumulative`
+    width: int, # of the image, px
     ends: list, # end of each window but the last, ms
     n: int, # fixations
-    lapses: float = .05, # share of fixations anywhere
-) -> pd.DataFrame: # x, y (px), t (onset, ms), duration (ms)
+) -> dict: # arrays x, y (px), t (onset, ms), duration (ms)
     "Fixations of one observer: durations gamma distributed (mean 250 ms), places from the density of the window they start in."
     duration = g.gamma(5, 50, n).round() + 40
     t = np.cumsum(duration) - duration
-    window, shape = np.searchsorted(ends, t, side='right'), log_densities[0].shape
-    cumulative = [np.cumsum((1 - lapses) * (e := np.exp(l - l.max()).ravel()) / e.sum() + lapses / l.size) for l in log_densities]
-    pixel = np.array([min(np.searchsorted(cumulative[k], u * cumulative[k][-1], side='right'), len(cumulative[k]) - 1) for k, u in zip(window, g.random(n))])
-    return pd.DataFrame(dict(x=pixel % shape[1] + g.random(n), y=pixel // shape[1] + g.random(n), t=t, duration=duration))
+    window = np.searchsorted(ends, t, side='right')
+    drawn = [np.searchsorted(distributions[k], u * distributions[k][-1], side='right') for k, u in zip(window, g.random(n))]
+    pixel = np.minimum(drawn, len(distributions[0]) - 1)
+    return dict(x=pixel % width + g.random(n), y=pixel // width + g.random(n), t=t, duration=duration)
 
 # %% ../nbs/12_world.ipynb #cf199519
 def named_boxes(
@@ -301,11 +309,14 @@ def observe(
 ) -> pd.DataFrame: # observer, group, x, y, t, duration
     "Fixations of all observers on one scene."
     groups = sorted({g for g, _ in tables})
-    logs = {k: log_density(scene, w, center_bias) for k, w in tables.items()}
-    def one(o):
+    distributions = {k: cumulative(log_density(scene, w, center_bias), lapses) for k, w in tables.items()}
+    looked = []
+    for o in range(n_observers):
         group, g = groups[o % len(groups)], rng(seed, 'observer', o)
-        return sample_fixations(g, [logs[group, k] for k in range(len(ends) + 1)], ends, int(g.integers(8, 13)), lapses).assign(observer=o, group=group)
-    return pd.concat([one(o) for o in range(n_observers)], ignore_index=True)
+        seen = [distributions[group, k] for k in range(len(ends) + 1)]
+        f = sample_fixations(g, seen, scene['size'][1], ends, int(g.integers(8, 13)))
+        looked.append(dict(observer=np.full(len(f['x']), o), group=np.full(len(f['x']), group)) | f)
+    return pd.DataFrame({k: np.concatenate([f[k] for f in looked]) for k in ('x', 'y', 't', 'duration', 'observer', 'group')})
 
 # %% ../nbs/12_world.ipynb #66a70b3b
 def make_world(
@@ -373,11 +384,11 @@ def write_scene(
 ):
     "Image, fixations and density of one scene, in SALICON's layout."
     cv2.imwrite(str(root/f'images/{split}/{name}.jpg'), render(scene)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-    observers = [f for _, f in fixations.groupby('observer')]
+    observers = fixations.groupby('observer').indices.values()
     gaze = np.zeros(len(observers), [(k, object) for k in ('location', 'timestamp', 'fixations', 'durations', 'group')])
-    for k, f in enumerate(observers):
-        pixel = np.floor(f[['x', 'y']].to_numpy()) + 1 # (x, y) from 1
-        gaze[k] = (pixel, f.t.to_numpy(), pixel, f.duration.to_numpy(), f.group.iloc[0])
+    pixel = np.floor(fixations[['x', 'y']].to_numpy()) + 1 # (x, y) from 1
+    t, duration, group = (fixations[k].to_numpy() for k in ('t', 'duration', 'group'))
+    for k, own in enumerate(observers): gaze[k] = (pixel[own], t[own], pixel[own], duration[own], group[own[0]])
     with MATLAB: savemat(root/f'fixations/{split}/{name}.mat', dict(gaze=gaze, resolution=np.array(scene['size'])))
     blurred = density(fixation_map(fixations.x, fixations.y, scene['size'], scene['size']), 19 * scene['size'][1] / 640)
     cv2.imwrite(str(root/f'maps/{split}/{name}.png'), np.round(255 * blurred / blurred.max()).astype(np.uint8))

@@ -80,24 +80,23 @@ def test_impossible_parameters_are_one_sentence(world, tmp_path, arguments, caps
     assert not (tmp_path/'run/phase1').exists()
 
 def test_a_run_in_its_notebook_ends_in_one_sentence_too(world, tmp_path):
-    "The same faults inside the kernel that papermill starts: of the data, and of a parameter."
+    "A fault of the data inside the kernel that papermill starts, in real processes."
     root = tmp_path/'world'; shutil.copytree(world, root)
     name = corrupt_jpeg(root)
-    for start, arguments, word in ((process, ['--data', root], name), (done, ['--data', world, '--top', '99'], 'top')):
-        r = start('run', *arguments, '--out', tmp_path/'run', *DINET)
-        lines = r.stderr.strip().splitlines()
-        assert r.returncode == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and word in lines[0], r.stderr
-        assert 'Traceback' not in r.stdout + r.stderr
+    r = process('run', '--data', root, '--out', tmp_path/'run', *DINET)
+    lines = r.stderr.strip().splitlines()
+    assert r.returncode == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and name in lines[0], r.stderr
+    assert 'Traceback' not in r.stdout + r.stderr
 
 def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
-    whole = done('run', '--data', world, '--out', tmp_path/'whole', *DINET)
+    whole = every_stage('--data', world, '--out', tmp_path/'whole', *DINET)
     assert whole.returncode == 0, whole.stderr
     victim = subprocess.Popen(command('run', '--data', world, '--out', tmp_path/'killed', *DINET), env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True)
     for line in victim.stdout:
         if 'phase 1, epoch 2/3' in line: break
     os.killpg(victim.pid, signal.SIGKILL); victim.wait(); time.sleep(1)
     subprocess.run(['pkill', '-9', '-f', 'ipykernel_launcher.*' + str(victim.pid)], check=False)
-    again = done('run', '--data', world, '--out', tmp_path/'killed', *DINET)
+    again = every_stage('--data', world, '--out', tmp_path/'killed', *DINET)
     assert again.returncode == 0, again.stderr
     assert 'phase 1, epoch 1/3' not in again.stdout, 'started from nothing'
     for phase in ('phase1', 'phase2'):
@@ -114,19 +113,15 @@ def test_control_on_the_fixations_of_other_images(world, tmp_path):
     assert r.returncode == 0, r.stderr
     summary, kept = json.loads((tmp_path/'run/summary.json').read_text()), {f.name for f in (tmp_path/'run/controls').iterdir()}
     assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled', 'untrained_adjusted.nc', 'shuffled_adjusted.nc'} and summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
+    record = json.loads((tmp_path/'run/run.json').read_text())
+    assert record['parameters']['epochs'] == 1 and record['versions']['torch'] == torch.__version__.split('+')[0]
+    assert set(record['stages']) >= {'phase1', 'phase2', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'people', 'units'}
     marked = pd.read_csv(tmp_path/'run/controls.csv').fillna(dict(not_beaten=''))
     assert {c: int((t.not_beaten != '').sum()) for c, t in marked.groupby('claim')} == summary['not_beaten'] and {'untrained', 'shuffled', 'position', 'random names'} <= set(marked)
     assert pd.read_csv(tmp_path/'run/people.csv').n_images.gt(0).all() and {'people.png', 'controls.png', 'controls_adjusted.png', 'explained.png', 'categories.png'} <= {f.name for f in (tmp_path/'run/figures').iterdir()}
     shown = (tmp_path/'run/model.html').read_text()
     assert 'what follows is descriptive' in shown and summary['units']['open'] is False and len(pd.read_csv(tmp_path/'run/units.csv')) # hardly trained: the gate is shut
     assert 'claims beat all controls' in shown and 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
-
-def test_papermill_by_hand(world, tmp_path):
-    r = subprocess.run(['papermill', str(ROOT/'nbs/analyses/model.ipynb'), str(tmp_path/'out.ipynb'), '-p', 'data', str(world), '-p', 'out', str(tmp_path/'run'), '-p', 'epochs', '1', '-p', 'control', 'False', '--no-progress-bar', '-k', 'python3'],
-                       env=ENV, capture_output=True, text=True, timeout=600)
-    assert r.returncode == 0, r.stderr
-    record = json.loads((tmp_path/'run/run.json').read_text())
-    assert record['parameters']['epochs'] == 1 and set(record['stages']) == {'phase1', 'phase2', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'people', 'units'} and record['versions']['torch'] == torch.__version__.split('+')[0]
 
 PLUGIN = '''import torchvision
 from torch import nn
@@ -145,23 +140,21 @@ FAST = [*SMALL, '--epochs', '1', '--control', 'false']
 
 def test_a_strangers_host_in_ten_lines(world, tmp_path):
     (tmp_path/'my_hosts.py').write_text(PLUGIN)
-    r = done('run', '--model', 'lraspp', '--plugin', tmp_path/'my_hosts.py', '--data', world, '--out', tmp_path/'run', *FAST)
+    r = every_stage('--model', 'lraspp', '--plugin', tmp_path/'my_hosts.py', '--data', world, '--out', tmp_path/'run', *FAST)
     assert r.returncode == 0, r.stderr
     table = pd.read_csv(tmp_path/'run/contributions.csv')
-    assert len(table) > 5 and table[['contribution', 'contrast']].notna().all(axis=None) and (tmp_path/'run/model.html').is_file()
+    assert len(table) > 5 and table[['contribution', 'contrast']].notna().all(axis=None)
     assert table.low[table.n_images < FEWEST].isna().all() # of few images nothing is certain
-    r = done('run', '--model', 'lraspp', '--data', world, '--out', tmp_path/'other', *FAST)
+    r = process('contributions', '--model', 'lraspp', '--data', world, '--out', tmp_path/'other', *FAST)
     assert r.returncode == 1 and 'register_host' in r.stderr and 'Traceback' not in r.stderr
 
-def test_three_models_side_by_side(world, tmp_path):
-    r = done('run', '--model', 'salicon', 'dinet', 'transalnet', '--data', world, '--out', tmp_path, *FAST)
+def test_models_side_by_side(world, tmp_path):
+    r = done('run', '--model', 'salicon', 'transalnet', '--data', world, '--out', tmp_path, *FAST)
     assert r.returncode == 0, r.stderr
     pages = [line.removeprefix('report: ') for line in r.stdout.splitlines() if line.startswith('report: ')]
-    assert [Path(p).relative_to(tmp_path).as_posix() for p in pages] == ['salicon/model.html', 'dinet/model.html', 'transalnet/model.html', 'compare_models.html'] and all(Path(p).is_file() for p in pages)
+    assert [Path(p).relative_to(tmp_path).as_posix() for p in pages] == ['salicon/model.html', 'transalnet/model.html', 'compare_models.html'] and all(Path(p).is_file() for p in pages)
     shown = Path(pages[-1]).read_text()
-    assert all(name in shown for name in ('salicon', 'dinet', 'transalnet', 'information_gain', 'Spearman'))
-    again = done('compare', tmp_path/'salicon', tmp_path/'dinet', '--out', tmp_path/'two')
-    assert again.returncode == 0 and (tmp_path/'two/compare_models.html').is_file(), again.stderr
+    assert all(name in shown for name in ('salicon', 'transalnet', 'information_gain', 'Spearman'))
     missing = done('compare', tmp_path/'salicon', tmp_path/'nowhere', '--out', tmp_path/'three')
     assert missing.returncode == 1 and len(missing.stderr.strip().splitlines()) == 1 and 'nowhere' in missing.stderr
 
@@ -184,10 +177,10 @@ def test_authors_checkpoint_probed_elsewhere(world, tmp_path):
     torch.manual_seed(0)
     export_authors(build_model('dinet', n_bases=16, width=16, phase=2), tmp_path/'model_best.pth')
     shutil.copytree(world, tmp_path/'unnamed', ignore=shutil.ignore_patterns('scene_graphs.json', 'truth.csv'))
-    given = ['--data', tmp_path/'unnamed', '--out', tmp_path/'run', '--checkpoint', tmp_path/'model_best.pth', *DINET]
+    given = ['--data', tmp_path/'unnamed', '--out', tmp_path/'run', '--checkpoint', tmp_path/'model_best.pth', *DINET, '--height', '64', '--width', '96']
     r = done('contributions', *given)
     assert r.returncode == 1 and '--probe' in r.stderr and 'Traceback' not in r.stderr, r.stderr
-    r = done('run', *given, '--probe', world, '--control', 'false') # an untrained ResNet-50 would take as long as all the rest
+    r = every_stage(*given, '--probe', world, '--control', 'false') # an untrained ResNet-50 would take as long as all the rest
     assert r.returncode == 0 and len(pd.read_csv(tmp_path/'run/contributions.csv')) > 5, r.stderr
-    assert 'None of the images that are probed on has fixations' not in (tmp_path/'run/model.html').read_text() # the same pictures in another folder
-    assert not (tmp_path/'run/phase2/metrics.csv').exists() and json.loads((tmp_path/'run/summary.json').read_text())['spearman'] is None
+    assert len(pd.read_csv(tmp_path/'run/people.csv')) # the same pictures in another folder
+    assert not (tmp_path/'run/phase2/metrics.csv').exists()

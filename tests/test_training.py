@@ -3,6 +3,7 @@ import os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 import training_job
+from nightly import NIGHTLY
 from saliency_nb.hosts import register_host
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +61,7 @@ def test_two_processes_train_together(tmp_path, here):
     assert np.allclose(one.filter(like='val_').iloc[0], two.filter(like='val_').iloc[0], atol=1e-6) # before the first step: 13 images, divided
     assert list(two.epoch) == [0, 1, 2, 3] and two.val_cc.max() > two.val_cc[0] + .2 and checkpoint(tmp_path/'two')['global_step'] == 3 * (40 // (4 * 2))
 
+@pytest.mark.skipif(not NIGHTLY, reason='torch.compile compiles C++ for a minute: make nightly')
 @pytest.mark.skipif(not (shutil.which('g++') or shutil.which('c++')), reason='torch.compile needs a C++ compiler')
 def test_compiled_training_is_the_same_training(tmp_path, here):
     here('train', tmp_path/'plain', 1, 1)
