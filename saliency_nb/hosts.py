@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['WEIGHTS', 'WRAPPERS', 'BACKBONES', 'LITE0', 'NO_FEATURES', 'ACTIVATIONS', 'HOSTS', 'dinet', 'salicon', 'transalnet',
            'readout', 'read_weights', 'load_plain', 'holds_tensors', 'state_dict_in', 'unwrapped', 'read_tensors',
-           'load_tensors', 'dilate', 'caffe_style', 'resnet_stages', 'squeezenet_stages', 'classifier', 'with_own_head',
-           'Renormalise', 'lite0_file', 'timm_tensors', 'timm_network', 'layers_from', 'TimmStages', 'Backbone',
-           'keep_strides', 'keep_size', 'conv', 'DINet', 'resized', 'SALICON', 'TransformerBlock', 'TransformerEncoder',
-           'TranSalNet', 'on_one_grid', 'model_fingerprint', 'KeptFeatures', 'Readout', 'register_host', 'build_host']
+           'load_tensors', 'dilate', 'caffe_style', 'resnet_stages', 'squeezenet_stages', 'imagenet_tensors',
+           'classifier', 'with_own_head', 'Renormalise', 'lite0_file', 'timm_tensors', 'timm_network', 'layers_from',
+           'TimmStages', 'Backbone', 'keep_strides', 'keep_size', 'conv', 'DINet', 'resized', 'SALICON',
+           'TransformerBlock', 'TransformerEncoder', 'TranSalNet', 'on_one_grid', 'model_fingerprint', 'KeptFeatures',
+           'Readout', 'register_host', 'build_host']
 
 # %% ../nbs/21_hosts.ipynb #2a93223c
 import hashlib, logging
@@ -96,6 +97,8 @@ def load_tensors(
                  mis_shaped=[k for k in own if k in given and own[k].shape != given[k].shape])
     found = [f"{len(v)} {k.replace('_', '-')} ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in wrong.items() if v]
     if found: raise CheckpointError(f"{path}: does not fit this model: {', '.join(found)}; give the checkpoint of the same host, backbone and sizes.")
+    broken = [k for k, v in given.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken: raise CheckpointError(f'{path}: {broken[0]} holds numbers that are not finite; give the checkpoint of another epoch.')
     module.load_state_dict({k: v.float() for k, v in given.items()}, strict=False)
     return module
 
@@ -141,18 +144,31 @@ BACKBONES = {'resnet50': (lambda net: resnet_stages(caffe_style(net)), (512, 102
              'resnet18': (resnet_stages, (128, 256, 512)),
              'squeezenet1_0': (squeezenet_stages, (512, 512))}
 
+def imagenet_tensors(
+    name: str, # torchvision's name of a network
+) -> dict: # name -> tensor
+    "torchvision's ImageNet weights, read as plain data; raises `CheckpointError` where they cannot be had or the file is another."
+    url = torchvision.models.get_model_weights(name).DEFAULT.url
+    file = Path(torch.hub.get_dir())/'checkpoints'/Path(url).name # where torchvision keeps them
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try: torch.hub.download_url_to_file(url, file, progress=False)
+        except OSError as e: raise CheckpointError(f"{name}: torchvision's ImageNet weights could not be fetched ({e}); give a file of weights instead.") from None
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not digest.startswith(file.stem.split('-')[-1]):
+        raise CheckpointError(f"{file}: not torchvision's file of this name (its hash is another); remove it, and it will be fetched again.")
+    return read_weights(file)
+
 def classifier(
     name: str, # torchvision's name
     weights: str | None, # None: random; 'imagenet': torchvision's; else a file
 ) -> nn.Module: # torchvision's network
     "A torchvision network with its weights; raises `CheckpointError` where they cannot be had or do not fit."
     if name not in BACKBONES: raise ParameterError(f"backbone '{name}': known are {', '.join(BACKBONES)}, and timm:NAME for any network of timm.")
-    if weights == 'imagenet':
-        try: return torchvision.models.get_model(name, weights='DEFAULT')
-        except OSError as e: raise CheckpointError(f"{name}: torchvision could not fetch its ImageNet weights ({e}); give a file of weights instead.") from None
     net = torchvision.models.get_model(name)
     if weights is None: return net
-    return load_tensors(net, with_own_head(read_tensors(weights), net), weights)
+    tensors = imagenet_tensors(name) if weights == 'imagenet' else read_tensors(weights)
+    return load_tensors(net, with_own_head(tensors, net), weights)
 
 def with_own_head(
     tensors: dict, # name -> tensor, of a trained classifier

@@ -608,20 +608,21 @@ class InstanceRegions(Regions):
 # %% ../nbs/31_semantics.ipynb #94440372
 def segment_numbers(
     path, # PNG of COCO panoptic
+    size: tuple[int, int], # (H, W) that it has to have
 ) -> np.ndarray: # (H, W) int32; 0: nothing
     "Segment of each pixel; raises `DataError` where the PNG is missing or broken."
-    png = cv2.imread(str(existing_file(path, 'the segments of an image')), cv2.IMREAD_COLOR)
-    if png is None: raise DataError(f'{path}: not a readable image; fetch it again.', 'unreadable regions')
-    return png[..., 2] + png[..., 1].astype(np.int32) * 256 + png[..., 0].astype(np.int32) * 65536 # OpenCV's order is blue, green, red
+    with decoded(path, 'the segments of an image', 'unreadable regions') as image:
+        if image.size != size[::-1]:
+            raise DataError(f'{path}: has {image.width} x {image.height} pixels instead of '
+                            f'{size[1]} x {size[0]}; fetch it again.', 'scene graph of another size')
+        rgb = np.asarray(image.convert('RGB'), np.int32)
+    return rgb[..., 0] + rgb[..., 1] * 256 + rgb[..., 2] * 65536
 
 class PanopticRegions(Regions):
     "COCO panoptic; `segments` maps an image id to ((H, W), PNG, [(name, number)])."
     def coverage(self, image, grid):
         size, path, segments = self.segments[image]
-        numbers = segment_numbers(path)
-        if numbers.shape != size:
-            raise DataError(f'{path}: has {numbers.shape[1]} x {numbers.shape[0]} pixels instead of '
-                            f'{size[1]} x {size[0]}; fetch it again.', 'scene graph of another size')
+        numbers = segment_numbers(path, size)
         masks, known = {}, numbers == 0
         for name, number in segments:
             here = numbers == number

@@ -1,0 +1,177 @@
+"Files of strangers: nothing in them runs, fetches, crashes or fills the memory or the disk; each is one sentence that names the file."
+import io, json, os, pickle, tarfile, zipfile
+from hashlib import sha256
+import numpy as np, pytest, torch
+from nightly import NIGHTLY
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from scipy.io import savemat
+from scipy.sparse import coo_matrix
+from saliency_nb.bases import build_model, load_checkpoint, save_checkpoint
+from saliency_nb.core import CheckpointError, DataError
+from saliency_nb.download import unpack
+from saliency_nb.fixations import read_mat, read_old_mat
+from saliency_nb.hosts import classifier
+from saliency_nb.semantics import mask_pixels, read_regions, segment_numbers
+
+def sentence(error, path):
+    "One line that names the file."
+    said = str(error.value)
+    assert str(path) in said and len(said.splitlines()) == 1 and len(said) < 400, said
+    return said
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    model = build_model('dinet', backbone='squeezenet1_0', n_bases=4, width=8, phase=2)
+    return save_checkpoint(model, tmp_path_factory.mktemp('model')/'model.safetensors')
+
+def copied(checkpoint, path, recipe=None, **tensors):
+    "A checkpoint with another recipe, or with other tensors."
+    with safe_open(checkpoint, 'pt') as file: kept = file.metadata()['saliency_nb']
+    save_file(load_file(checkpoint) | tensors, path, metadata=dict(saliency_nb=kept if recipe is None else recipe))
+    return path
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf')])
+@pytest.mark.parametrize('name', ['bases.weight', 'readout.weight'])
+def test_weights_that_are_no_numbers(checkpoint, tmp_path, number, name):
+    tensor = load_file(checkpoint)[name].clone()
+    tensor.view(-1)[0] = number
+    path = copied(checkpoint, tmp_path/'broken.safetensors', **{name: tensor})
+    with pytest.raises(CheckpointError, match='finite') as e: load_checkpoint(path)
+    assert name in sentence(e, path)
+
+RECIPES = dict(weights_to_fetch=dict(options=dict(backbone='squeezenet1_0', width=8, weights='imagenet')), words=dict(n_bases='four'), bases_without_end=dict(n_bases=10**9),
+               features_without_end=dict(options=dict(width=10**9)), no_options=dict(options=[1]), a_number_for_a_name=dict(host=3), missing=None)
+
+@pytest.mark.parametrize('kind', [*RECIPES, 'nested', 'torn'])
+def test_recipes_fetch_nothing_and_build_nothing_absurd(checkpoint, tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *a, **k: pytest.fail('the network was asked'))
+    with safe_open(checkpoint, 'pt') as file: own = json.loads(file.metadata()['saliency_nb'])
+    recipe = json.dumps(own | RECIPES[kind] if RECIPES.get(kind) else {}) if kind in RECIPES else dict(nested='[' * 100_000, torn='{"n_bases": 4')[kind]
+    path = copied(checkpoint, tmp_path/'odd.safetensors', recipe)
+    with pytest.raises(CheckpointError, match='how the model is built') as e: load_checkpoint(path)
+    sentence(e, path)
+
+class Hostile:
+    "Unpickled, it would leave a file behind."
+    def __init__(self, target): self.target = target
+    def __reduce__(self): return os.mkdir, (str(self.target),)
+
+@pytest.mark.parametrize('hash_fits', [False, True], ids=['wrong hash', 'right hash'])
+def test_cached_imagenet_weights_are_not_trusted(tmp_path, monkeypatch, hash_fits):
+    "torchvision's cache holds a pickle: refused for its hash, and were that right, as more than weights."
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    held = pickle.dumps(Hostile(tmp_path/'done'))
+    name = f'squeezenet1_0-{sha256(held).hexdigest()[:8] if hash_fits else "b66bff10"}.pth'
+    chosen = type('Weights', (), dict(DEFAULT=type('Chosen', (), dict(url=f'https://nowhere/{name}'))))
+    monkeypatch.setattr('torchvision.models.get_model_weights', lambda _: chosen)
+    path = tmp_path/'hub/checkpoints'/name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(held)
+    with pytest.raises(CheckpointError) as e: classifier('squeezenet1_0', 'imagenet')
+    assert ('plain file of weights' if hash_fits else 'hash') in sentence(e, path) and not (tmp_path/'done').exists()
+
+# Bombs: small files that would be large
+
+@pytest.fixture(scope='module')
+def png_bomb(tmp_path_factory):
+    path = tmp_path_factory.mktemp('bomb')/'000000000001.png'
+    Image.new('1', (20_000, 20_000)).save(path)
+    assert path.stat().st_size < 100_000
+    return path
+
+def test_pictures_without_end(png_bomb):
+    for read in (mask_pixels, lambda p: segment_numbers(p, (480, 640))):
+        with pytest.raises(DataError) as e: read(png_bomb)
+        sentence(e, png_bomb)
+
+def test_sparse_maps_without_end(tmp_path):
+    from saliency_nb.fixations import map_points
+    savemat(tmp_path/'map.mat', dict(fixLocs=coo_matrix(([1.], ([3], [4])), shape=(200_000, 200_000)).tocsc()))
+    with pytest.raises(ValueError, match='200000'): map_points(read_mat(tmp_path/'map.mat', 'fixLocs'))
+
+def zip_bytes(**members):
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, 'w', zipfile.ZIP_DEFLATED) as z:
+        for name, content in members.items(): z.writestr(name, content)
+    return memory.getvalue()
+
+def bombs(path, kind):
+    "Archives that unpack to 20 MB and more."
+    zeros = bytes(20_000_000)
+    if kind == 'zip': path.write_bytes(zip_bytes(zeros=zeros))
+    if kind == 'zip in zip': path.write_bytes(zip_bytes(**{'a.zip': zip_bytes(zeros=zeros), 'b.zip': zip_bytes(zeros=zeros)}))
+    if kind == 'tar.gz':
+        with tarfile.open(path, 'w:gz') as t:
+            member = tarfile.TarInfo('zeros')
+            member.size = len(zeros)
+            t.addfile(member, io.BytesIO(zeros))
+
+@pytest.mark.parametrize('kind', ['zip', 'zip in zip', 'tar.gz'])
+def test_archives_without_end(tmp_path, kind):
+    path = tmp_path/f"bomb.{kind.split(' ')[0]}"
+    bombs(path, kind)
+    with pytest.raises(DataError, match='do not trust') as e: unpack(path, tmp_path/'out')
+    said = str(e.value)
+    assert 'bomb' in said or 'zip' in said
+    assert not [p for p in (tmp_path/'out').rglob('*') if p.is_file()]
+
+def test_archives_leave_alone_what_is_not_theirs(tmp_path):
+    "What a killed unpacking left behind is no part of the archive, and a user's file of the same name stays."
+    archive, out = tmp_path/'data.zip', tmp_path/'out'
+    archive.write_bytes(zip_bytes(**{'notes.txt': 'theirs', 'images/a.txt': 'a'}))
+    (out/'.data.zip.unpacking').mkdir(parents=True)
+    (out/'.data.zip.unpacking/stale.txt').write_text('of another archive')
+    assert sorted(p.relative_to(out).as_posix() for p in unpack(archive, out)) == ['images/a.txt', 'notes.txt']
+    unpack(archive, out) # the same files again are no fault
+    (out/'notes.txt').write_text('mine')
+    with pytest.raises(DataError, match='move it away') as e: unpack(archive, out)
+    assert str(out/'notes.txt') in str(e.value) and (out/'notes.txt').read_text() == 'mine'
+
+# MATLAB files, whose reader can crash
+
+def gaze_file(path):
+    gaze = np.zeros(3, [('location', object), ('fixations', object)])
+    for k in range(3): gaze[k] = (np.ones((20, 2)), np.arange(10.).reshape(5, 2))
+    savemat(path, dict(gaze=gaze, resolution=np.array([96, 128])))
+    return path.read_bytes()
+
+def test_damaged_matlab_files_are_sentences(tmp_path):
+    "Damaged at random: some are read, some are not, some end their reader, and none ends this process."
+    whole, path, refused = gaze_file(tmp_path/'gaze.mat'), tmp_path/'gaze.mat', 0
+    draws = 2_000 if NIGHTLY else 50
+    g = np.random.default_rng(0)
+    for _ in range(draws):
+        damaged = bytearray(whole)
+        for at in g.integers(128, len(whole), 8): damaged[at] = g.integers(256)
+        path.write_bytes(bytes(damaged[:g.integers(200, len(whole))] if g.random() < .2 else damaged))
+        try: read_mat(path)
+        except DataError as e:
+            refused += 1
+            assert str(path) in str(e) and len(str(e).splitlines()) == 1
+    assert refused > draws / 10
+    path.write_bytes(whole)
+    assert len(read_mat(path, 'gaze')) == 3
+
+def test_a_reader_that_dies_is_started_again(tmp_path):
+    path = tmp_path/'gaze.mat'
+    gaze_file(path)
+    read_mat(path)
+    read_old_mat.process.kill()
+    read_old_mat.process.wait()
+    assert len(read_mat(path, 'gaze')) == 3
+
+def test_coco_coordinates_without_end(tmp_path):
+    "Polygons and boxes far outside of the image."
+    for number, harm in ((1, dict(segmentation=[[0, 0, 1e8, 0, 1e8, 1e8]], bbox=[0, 0, 1e8, 1e8])), (2, dict(segmentation=[[0, 0, 1e308, 0, 10, 10]], bbox=[0, 0, 10, 10]))):
+        image = dict(id=1, file_name='a.jpg', height=96, width=128)
+        found = dict(images=[image], categories=[dict(id=1, name='dog')], annotations=[dict(id=number, image_id=1, category_id=1, iscrowd=0, area=1) | harm])
+        folder = tmp_path/str(number)
+        (folder/'images').mkdir(parents=True)
+        Image.new('RGB', (128, 96)).save(folder/'images/a.jpg')
+        (folder/'instances.json').write_text(json.dumps(found))
+        with pytest.raises(DataError) as e:
+            regions = read_regions(folder/'instances.json', folder/'images')
+            regions.masks(regions.ids[0], (12, 16))
+        sentence(e, folder/'instances.json')
