@@ -301,11 +301,13 @@ for line in sys.stdin:
 
 class MatReader:
     "A process that reads MATLAB files with scipy, started when it is needed, and again where a file has ended it."
-    def __init__(self): self.owner = None
+    def __init__(self):
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget) # what was forked must not read its parent's answers
+
+    def forget(self): self.lock, self.process = threading.Lock(), None
 
     def start(self):
-        "A process of our own: what was forked from another must not read its answers."
-        self.owner, self.lock = os.getpid(), threading.Lock()
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.process = subprocess.Popen([sys.executable, '-P', '-c', READER], start_new_session=True, **pipes)
 
@@ -313,8 +315,8 @@ class MatReader:
         path, # .mat file
     ) -> tuple: # its variables, or None, and what is wrong with it
         "What scipy makes of a file."
-        if self.owner != os.getpid() or self.process.poll() is not None: self.start()
         with self.lock:
+            if self.process is None or self.process.poll() is not None: self.start()
             try:
                 self.process.stdin.write(json.dumps(str(path)).encode() + b'\n')
                 self.process.stdin.flush()
