@@ -461,7 +461,7 @@ def read_salicon(
     read = read_each(partial(image_gaze, images, gaze, folder), {i: i for i in images}, problems)
     return assembled(f'{root.name} {split}', root, images, read, problems, sigma, maps, split)
 
-# %% ../nbs/11_fixations.ipynb #b0a1e007
+# %% ../nbs/11_fixations.ipynb #50d593fd
 def image_gaze(
     images: dict, # image id -> path
     gaze: dict, # image id -> .mat, or picture of its fixations

@@ -7,7 +7,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT/'saliency_nb'
-CHAPTERS = sorted((ROOT/'nbs').glob('[0-9][0-9]*_*.ipynb'))
+CHAPTERS = [p for p in sorted((ROOT/'nbs').glob('[0-9][0-9]*_*.ipynb')) if p.stem != '00_tour'] # which exports nothing
 NUMBER = {path.stem.split('_', 1)[1]: number for number, path in enumerate(CHAPTERS)} # module -> position
 
 def command(*args, cwd=ROOT, path=ROOT):
