@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['CHOSEN', 'COLUMNS', 'semantic_shares', 'beyond_chance', 'name_shares', 'routes', 'named_share', 'same_routes',
            'mean_effect', 'effect_interval', 'resampled', 'fold_draws', 'replicated_contributions',
-           'contribution_interval', 'permuted_orders', 'naming_p_values', 'of_folds', 'fold_sums', 'measured',
-           'contrast_effect', 'position_effect', 'local_effect', 'columns', 'contrast_columns', 'adjusted_columns',
-           'published_columns', 'contributions', 'both_ends', 'read_authors']
+           'contribution_interval', 'permuted_orders', 'naming_p_values', 'of_folds', 'contrast_effect', 'local_effect',
+           'columns', 'effect_columns', 'published_columns', 'contributions', 'both_ends', 'read_authors']
 
 # %% ../nbs/35_contributions.ipynb #b42dedee
 import numpy as np, pandas as pd, torch, xarray as xr
@@ -16,7 +15,7 @@ from .bases import basis_weights, load_checkpoint
 from .semantics import category
 from .chance import FEWEST, q_values
 from .dissection import read_dissection
-from .adjustment import fold_errors, freedom, student_interval
+from .adjustment import SOLVED, fold_errors, freedom, student_interval
 
 # %% ../nbs/35_contributions.ipynb #d379dfbe
 def semantic_shares(
@@ -27,9 +26,8 @@ def semantic_shares(
     iou = np.nan_to_num(iou)
     if not 1 <= top <= iou.shape[1]:
         raise ParameterError(f'top = {top}: choose between 1 and the number of semantics, {iou.shape[1]}.')
-    kept = np.zeros_like(iou)
-    best = np.argsort(-iou, axis=1, kind='stable')[:, :top]
-    np.put_along_axis(kept, best, np.take_along_axis(iou, best, 1), 1)
+    rank = np.argsort(-iou, axis=1, kind='stable').argsort(1)
+    kept = np.where(rank < top, iou, 0.)
     return kept / np.maximum(kept.sum(1, keepdims=True), 1e-300)
 
 # %% ../nbs/35_contributions.ipynb #28fee9ca
@@ -50,36 +48,33 @@ def name_shares(
 
 def routes(
     alignment: xr.Dataset, # from `dissect`
-    top: int = 5, # names per basis
 ) -> pd.DataFrame: # index: names of bases, and 'unnamed'; columns: semantics; sums to C(c) over the index
     "Through features of which name the contrast of each semantic comes: sum over bases of p(e|n) d[n, c]."
-    shares, names = name_shares(alignment, top), alignment.semantic.values
+    shares, names = name_shares(alignment), alignment.semantic.values
     shares = np.column_stack([shares, 1 - shares.sum(1)])
     return pd.DataFrame(shares.T @ np.nan_to_num(alignment.contrast.values), [*names, 'unnamed'], names)
 
 def named_share(
     alignment: xr.Dataset, # from `dissect`
-    top: int = 5, # names per basis
 ) -> pd.Series: # index: semantic; 0 to 1
     "Share of sum_n |d[n, c]| that comes through names of bases."
     d = abs(np.nan_to_num(alignment.contrast.values))
-    named = name_shares(alignment, top).sum(1) @ d
+    named = name_shares(alignment).sum(1) @ d
     return pd.Series(named / np.maximum(d.sum(0), 1e-300), alignment.semantic.values)
 
 def same_routes(
     first: xr.Dataset, # from `dissect`
     second: xr.Dataset, # of another model
-    top: int = 5, # names per basis
 ) -> pd.DataFrame: # index: semantic; same (-1 to 1; NaN where one model has no named route), named (0 to 1)
     "Cosine between a semantic's named routes in two models; share of the routes that has a name in both."
-    a, b = routes(first, top), routes(second, top)
+    a, b = routes(first), routes(second)
     names = [s for s in a if s in b]
     if not names:
         raise ParameterError('the two models were probed on different semantics: '
                              'there is nothing to compare.')
-    named = np.minimum(named_share(first, top)[names], named_share(second, top)[names])
     a, b = a.loc[names, names], b.loc[names, names]
     length = np.sqrt((a**2).sum() * (b**2).sum())
+    named = np.minimum(named_share(first)[names], named_share(second)[names])
     return pd.DataFrame(dict(same=(a * b).sum() / length.replace(0, np.nan), named=named))
 
 # %% ../nbs/35_contributions.ipynb #71c68bcc
@@ -87,30 +82,27 @@ def mean_effect(
     sums: np.ndarray, # (C, F) sums of a statistic over the images of each fold that contain the semantic
     counts: np.ndarray, # (C, F) number of these images
     names, # (C,) semantics
-    images: np.ndarray | None = None, # (C,) folds that it rests on; None: those that contain the semantic
-) -> xr.Dataset: # (semantic) effect, count, separating; (semantic, fold) influence: as from `solved`
+) -> xr.Dataset: # (semantic) effect, count, separating: folds; (semantic, fold) influence; as from `solved`
     "A mean over images, and what leaving out a part of the images takes from it."
     total, n = sums.sum(1, keepdims=True), counts.sum(1, keepdims=True)
     effect = total / np.maximum(n, 1)
-    influence = effect - (total - sums) / np.maximum(n - counts, 1)
-    if images is None: images = (counts > 0).sum(1)
-    per_name = dict(effect=effect[:, 0], count=n[:, 0], separating=images)
-    found = {k: ('semantic', v) for k, v in per_name.items()}
-    return xr.Dataset(found | dict(influence=(('semantic', 'fold'), influence)), dict(semantic=names))
+    found = dict(effect=effect[:, 0], count=n[:, 0], separating=(counts > 0).sum(1))
+    found['influence'] = effect - (total - sums) / np.maximum(n - counts, 1)
+    return xr.Dataset({k: (SOLVED[k], v) for k, v in found.items()}, dict(semantic=names))
 
 def effect_interval(
     effect: xr.Dataset, # from `mean_effect` or `solved`
 ) -> tuple: # low, high, p-value of zero; (C,) each; NaN where it rests on fewer than `FEWEST` images
     "Student's interval of every effect."
-    influence = effect.influence.transpose('semantic', 'fold').values
-    return student_interval(effect.effect.values, fold_errors(influence), freedom(effect.separating.values))
+    error = fold_errors(effect.influence.values)
+    return student_interval(effect.effect.values, error, freedom(effect.separating.values))
 
 def resampled(
     effect: xr.Dataset, # from `mean_effect` or `solved`
     draws: np.ndarray, # (R, F), from `fold_draws`
 ) -> np.ndarray: # (R, C)
     "Effects in bootstrap samples of the images, to first order."
-    return effect.effect.values + (draws - 1) @ effect.influence.transpose('semantic', 'fold').values.T
+    return effect.effect.values + (draws - 1) @ effect.influence.values.T
 
 # %% ../nbs/35_contributions.ipynb #d145bb42
 def fold_draws(
@@ -128,8 +120,8 @@ def replicated_contributions(
     top: int = 5, # semantics kept per basis
 ) -> tuple: # I(c) in every replicate, (R, C); how often basis n keeps c, (N, C), 0 to 1
     "The published contribution in every bootstrap sample: one product of draws and folds per basis."
-    iou = torch.from_numpy(alignment.fold_iou.transpose('basis', 'semantic', 'fold').values)
-    count = torch.from_numpy(alignment.fold_count.transpose('semantic', 'fold').values).float()
+    iou = torch.from_numpy(alignment.fold_iou.values)
+    count = torch.from_numpy(alignment.fold_count.values).float()
     draws = torch.from_numpy(draws).float()
     n = draws @ count.T
     total, kept = torch.zeros(n.shape), np.zeros((len(weights), n.shape[1]), np.float32)
@@ -188,93 +180,72 @@ def of_folds(
     name: str, # of a sum over folds
 ) -> np.ndarray: # (C, F)
     "Sums over the images of each fold."
-    return alignment[name].transpose('semantic', 'fold').values.astype(float)
-
-def fold_sums(
-    alignment: xr.Dataset, # from `dissect`
-) -> tuple: # sums (C, F) of the contrast of the logit, nats; counts (C, F) of images that have an outside
-    "What the contrast is the mean of."
-    counts = 'fold_sides' if 'fold_sides' in alignment else 'fold_count'
-    return of_folds(alignment, 'fold_contrast'), of_folds(alignment, counts)
-
-def measured(
-    alignment: xr.Dataset, # from `dissect`
-    sums: np.ndarray, # (C, F)
-    images: np.ndarray | None = None, # (C,) as for `mean_effect`
-) -> xr.Dataset: # as from `mean_effect`
-    "A mean over the probe images, and which images these were."
-    found = mean_effect(sums, fold_sums(alignment)[1], alignment.semantic.values, images)
-    return found.assign_attrs(data=alignment.attrs.get('data', ''))
+    return alignment[name].values.astype(float)
 
 def contrast_effect(
     alignment: xr.Dataset, # from `dissect`
-) -> xr.Dataset: # as from `mean_effect`
+    name: str = 'fold_contrast', # of a sum over folds; fold_position: what the map of position gives
+    less: np.ndarray | float = 0., # (C, F), taken from it
+) -> xr.Dataset: # as from `mean_effect`, and which images it was measured on
     "C(c), nats."
-    return measured(alignment, fold_sums(alignment)[0])
-
-def position_effect(
-    alignment: xr.Dataset, # from `dissect`, with a map of position
-) -> xr.Dataset: # as from `mean_effect`
-    "The contrast that the mean map of where people look gives, nats."
-    return measured(alignment, of_folds(alignment, 'fold_position'))
+    sides = 'fold_sides' if 'fold_sides' in alignment else 'fold_count'
+    sums, counts = of_folds(alignment, name) - less, of_folds(alignment, sides)
+    found = mean_effect(sums, counts, alignment.semantic.values)
+    return found.assign_attrs(data=alignment.attrs.get('data', ''))
 
 def local_effect(
     alignment: xr.Dataset, # from `dissect`
 ) -> xr.Dataset: # as from `mean_effect`; rests on the folds with or without the semantic, the fewer
     "C_loc(c): the contrast minus that of the same regions on images without c, nats; NaN without such."
-    sums, counts = fold_sums(alignment)
     hosts, visits = of_folds(alignment, 'fold_hosts'), of_folds(alignment, 'fold_visits')
     without = (visits > 0).sum(1)
     mean = hosts.sum(1) / np.maximum(visits.sum(1), 1)
     few = np.sqrt(without / np.maximum(without - 1, 1)) # Student's n / (n - 1)
     chance = (hosts - mean[:, None] * visits) * few[:, None] # sums to zero: it is chance which images lack c
-    images = np.minimum((counts > 0).sum(1), without)
-    return measured(alignment, sums - of_folds(alignment, 'fold_elsewhere') - chance, images)
+    found = contrast_effect(alignment, less=of_folds(alignment, 'fold_elsewhere') + chance)
+    return found.assign(separating=np.minimum(found.separating, without))
 
 def columns(
-    effect: xr.Dataset, # from `mean_effect`
+    effect: xr.Dataset, # from `mean_effect` or `solved`
     value: str, # name of the column
     prefix: str = '', # of the others
-) -> dict: # value, low, high, q
+) -> pd.DataFrame: # index: semantic; value, low, high, q
     "An effect as columns of the table."
     low, high, p = effect_interval(effect)
     known = effect.effect.where(effect['count'] > 0).values
-    return {value: known, f'{prefix}low': low, f'{prefix}high': high, f'{prefix}q': q_values(p)}
+    found = {value: known, f'{prefix}low': low, f'{prefix}high': high, f'{prefix}q': q_values(p)}
+    return pd.DataFrame(found, effect.semantic.values)
 
-def contrast_columns(alignment) -> dict: # name of the column -> (C,)
-    "C, C_loc and the contrast of position, as far as they were measured."
-    found = {}
-    if 'contrast' in alignment: found['contrast'] = alignment.contrast.sum('basis', min_count=1).values
-    if 'fold_contrast' in alignment: found |= columns(contrast_effect(alignment), 'contrast')
-    if 'fold_elsewhere' in alignment: found |= columns(local_effect(alignment), 'local', 'local_')
-    if 'fold_position' in alignment: found['position'] = position_effect(alignment).effect.values
-    return found
-
-def adjusted_columns(adjustment) -> dict: # name of the column -> (C,)
-    "What each name adds by itself, and how far that is known."
-    kept = {'adjusted': 'effect', 'adjusted_low': 'low', 'adjusted_high': 'high', 'adjusted_q': 'q_value'}
-    group, names = adjustment.group.values, adjustment.semantic.values
-    aliases = [', '.join(names[(group == g) & (names != s)]) if g >= 0 else '' for s, g in zip(names, group)]
-    found = {column: adjustment[k].values for column, k in kept.items()}
-    return found | dict(separating=adjustment.separating.values, aliases=aliases)
+def effect_columns(alignment, adjustment) -> list: # tables, index: semantic
+    "C, C_loc, the contrast of position, and what each name adds by itself, as far as they were measured."
+    found = []
+    if 'fold_contrast' in alignment: found.append(columns(contrast_effect(alignment), 'contrast'))
+    if 'fold_elsewhere' in alignment: found.append(columns(local_effect(alignment), 'local', 'local_'))
+    if 'fold_position' in alignment:
+        position = contrast_effect(alignment, 'fold_position').effect.to_series()
+        found.append(position.to_frame('position'))
+    if adjustment is None: return found
+    names, group = adjustment.semantic.values, adjustment.group.values
+    alike = (group[:, None] == group) & (group >= 0) & ~np.eye(len(names), dtype=bool)
+    about = dict(separating=adjustment.separating.values, aliases=[', '.join(names[row]) for row in alike])
+    return [*found, columns(adjustment, 'adjusted', 'adjusted_').assign(**about)]
 
 def published_columns(
     alignment: xr.Dataset, # from `dissect`, or from `read_authors`
-    weights: np.ndarray, # (N,)
     top: int, # semantics kept per basis
     replicates: int, # bootstrap samples
     permutations: int, # of the weights
     seed: int, # of both
 ) -> dict: # contribution, contribution_q; where there are folds: contribution_low, contribution_high, named
     "I(c), its interval and its test; how often bases named c keep that name, weighted by |w_n| p(c|n)."
-    shares = semantic_shares(alignment.iou.values, top)
-    value = weights @ shares
+    weights, shares = alignment.weight.values, semantic_shares(alignment.iou.values, top)
     p = naming_p_values(shares, weights, permutations, seed)
-    found = dict(contribution=value, contribution_q=q_values(p))
+    found = dict(contribution=weights @ shares, contribution_q=q_values(p))
     if 'fold_iou' not in alignment: return found
     draws = fold_draws(alignment.sizes['fold'], replicates, seed)
     replicated, kept = replicated_contributions(alignment, weights, draws, top)
-    low, high = contribution_interval(value, replicated, (of_folds(alignment, 'fold_count') > 0).sum(1))
+    rests_on = (of_folds(alignment, 'fold_count') > 0).sum(1)
+    low, high = contribution_interval(found['contribution'], replicated, rests_on)
     load = abs(weights)[:, None] * shares
     total = load.sum(0)
     named = (load * kept).sum(0) / np.where(total > 0, total, np.nan)
@@ -298,7 +269,6 @@ COLUMNS = dict(
 
 def contributions(
     alignment: xr.Dataset, # from `dissect`, or from `read_authors`
-    weights: np.ndarray | None = None, # (N,) basis weights w_n; None: those of the dissected model
     top: int = 5, # semantics kept per basis in the published contribution
     replicates: int = 1000, # bootstrap samples of the probe images
     permutations: int = 20000, # of the weights against the names
@@ -306,17 +276,13 @@ def contributions(
     adjustment: xr.Dataset | None = None, # from `adjusted_contrasts`, of the same model and probe
 ) -> pd.DataFrame: # see `COLUMNS`; NaN where there is nothing to compute from; sorted by contrast
     "I(c), C(c), C_loc(c) and what the name adds by itself, with 95% intervals over images and q-values."
-    weights = alignment.weight.values if weights is None else np.asarray(weights)
-    if len(weights) != alignment.sizes['basis']:
-        raise ParameterError(f"{len(weights)} weights for {alignment.sizes['basis']} bases: "
-                             'give the weights of the dissected model.')
-    known = 'semantic', 'category', 'count', 'area', 'spread'
-    found = {k: alignment[k].values for k in known if k in alignment}
-    found |= published_columns(alignment, weights, top, replicates, permutations, seed)
-    found |= contrast_columns(alignment)
-    if adjustment is not None: found |= adjusted_columns(adjustment.reindex(semantic=alignment.semantic))
-    table = pd.DataFrame(found).rename(columns=dict(q='q_value', count='n_images'))
+    known = [k for k in ('category', 'count', 'area', 'spread') if k in alignment]
+    found = {k: alignment[k].values for k in known}
+    found |= published_columns(alignment, top, replicates, permutations, seed)
+    table = pd.DataFrame(found, pd.Index(alignment.semantic.values, name='semantic'))
+    for more in effect_columns(alignment, adjustment): table = table.join(more)
     if 'local' in table: table['elsewhere'] = table.contrast - table.local
+    table = table.reset_index().rename(columns=dict(q='q_value', count='n_images'))
     table = table.reindex(columns=list(COLUMNS))
     return table.sort_values(['contrast', 'contribution'], ascending=False, ignore_index=True)
 
@@ -325,12 +291,11 @@ def both_ends(
     table: pd.DataFrame, # one row per name
     by: str = 'contrast', # the column that orders them
     most: int = 30, # names
-    enough: int = FEWEST, # images with the name, and images that separate it from other names
 ) -> pd.DataFrame: # some of its rows, the highest first
     "Names that enough images have and separate, half from each end; all where no name is so well known."
     known = table[table[by].notna()]
     counts = known.reindex(columns=['n_images', 'separating'])
-    sure = known[~(counts < enough).any(axis=1)]
+    sure = known[~(counts < FEWEST).any(axis=1)]
     ordered = (sure if len(sure) else known).sort_values(by, ascending=False)
     if len(ordered) <= most: return ordered
     return pd.concat([ordered.head(most - most // 2), ordered.tail(most // 2)])
