@@ -44,6 +44,6 @@ def generated_batches(regions, n, grid, images, size=10, device='cpu'):
             own = names, masks, [str(i)] * len(names), np.ones(len(names))
             partners = np.tile(names, PARTNERS), np.concatenate([np.roll(masks, k + 1, 0) for k in range(PARTNERS)]), own[2] * PARTNERS, np.full(PARTNERS * len(names), 1 / PARTNERS)
             guests = partners[0], np.roll(np.tile(masks, (PARTNERS, 1)), 1, 0), *partners[2:]
-            items.append((i, None, own, partners, guests))
+            items.append((i, str(i), None, own, partners, guests))
         logits = torch.stack([maps[i % 3].roll(i % (grid[0] * grid[1]), -1) for i in position])
-        yield Batch(items, [str(i) for i in position], logits, lambda a: torch.nn.functional.conv2d(a, kernels, padding=1, groups=n))
+        yield Batch(items, logits, lambda a: torch.nn.functional.conv2d(a, kernels, padding=1, groups=n))

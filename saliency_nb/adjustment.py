@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEPTH', 'FOLDS', 'RIDGE', 'SOLVED', 'RESPONDS', 'OFTEN', 'DEAD', 'SAMPLES', 'boxed_objects', 'masked_objects',
-           'named_objects', 'core_cells', 'object_design', 'centred', 'Adjustment', 'separating', 'aliases',
+           'named_objects', 'core_cells', 'object_design', 'centred', 'means', 'Adjustment', 'separating', 'aliases',
            'normal_equations', 'left_out', 'jackknife', 'fold_errors', 'freedom', 'student_interval', 'identified',
            'solved', 'coefficients', 'responses', 'responding', 'group_sums', 'adjusted', 'basis_maps',
            'adjusted_contrasts']
@@ -39,14 +39,13 @@ def boxed_objects(regions, image, grid) -> tuple: # names (R, C) bool, masks (R,
 def masked_objects(regions, image, grid) -> tuple: # names (R, C) bool, masks (R, h, w) bool
     "Objects given by masks: connected places with the same names."
     found, masks = regions.masks(image, grid)
-    C = len(regions.semantics)
-    names, parts = [np.zeros((0, C), bool)], [np.zeros((0, *grid), bool)]
+    names, parts = [], []
     for pattern in np.unique(masks.reshape(len(masks), -1), axis=1).T if len(masks) else ():
         if not pattern.any(): continue
         labels, n = ndimage.label((masks == pattern[:, None, None]).all(0))
-        parts.append(labels == np.arange(1, n + 1)[:, None, None])
-        names.append(np.tile(np.isin(regions.semantics, np.array(found)[pattern]), (n, 1)))
-    return np.concatenate(names), np.concatenate(parts)
+        parts += [labels == k + 1 for k in range(n)]
+        names += [np.isin(regions.semantics, np.array(found)[pattern])] * n
+    return np.array(names, bool).reshape(-1, len(regions.semantics)), np.array(parts, bool).reshape(-1, *grid)
 
 def named_objects(
     regions: Regions, # named regions
@@ -95,6 +94,10 @@ def centred(values): # (R, ...)
 # %% ../nbs/34_adjustment.ipynb #44e3e194
 FOLDS = 20 # parts of the images that the sums of activations are kept in
 
+def means(cells, maps): # (R, K), (N, h, w) -> (R, N)
+    "Means of maps at the cores of objects."
+    return (cells @ maps.flatten(1).T).double().cpu().numpy()
+
 class Adjustment(Accumulator):
     "Sums of products of the additive model, and the objects of every image."
     def __init__(self,
@@ -116,7 +119,7 @@ class Adjustment(Accumulator):
     @property
     def objects(self) -> list: # (id, columns (K,), X (R, K), y (R,)) per image
         "What the normal equations are the sums of."
-        return [(i, *(v.numpy() for v in rest)) for i, *rest in self.kept]
+        return [(i, *map(torch.Tensor.numpy, rest)) for i, *rest in self.kept]
 
     def add(self, batch: Batch):
         "Add a batch of a pass."
@@ -137,10 +140,9 @@ class Adjustment(Accumulator):
         "Add maps of some images."
         for b, image in enumerate(ids):
             design, cells = object_design(self.regions, image, maps['lift'].shape[2:])
-            there = torch.from_numpy(cells).to(maps['lift'])
-            def means(v): return (there @ v.flatten(1).T).double().cpu().numpy()
-            own = {k: means(v[b]) for k, v in maps.items()}
-            self.add_objects(image, design, own, {k: means(v) for k, v in usual.items()})
+            cells = torch.from_numpy(cells).to(maps['lift'])
+            own = {k: means(cells, v[b]) for k, v in maps.items()}
+            self.add_objects(image, design, own, {k: means(cells, v) for k, v in usual.items()})
 
     def add_objects(self,
         image: str, # id
@@ -346,7 +348,7 @@ def responding(
     "Three names or fewer that a basis responds to with the other names held fixed, by what they add."
     table = adjustment[['on', 'on_frequency', 'separating']].to_dataframe().reset_index()
     table = table.rename(columns=dict(on='adds', on_frequency='frequency'))
-    sure = table[(table.adds >= RESPONDS) & (table.frequency >= OFTEN) & (table.separating >= FEWEST)]
+    sure = table.query('adds >= @RESPONDS and frequency >= @OFTEN and separating >= @FEWEST')
     sure = sure.sort_values(['basis', 'adds'], ascending=[True, False]).groupby('basis').head(3)
     return sure[['basis', 'semantic', 'adds', 'frequency', 'separating']].reset_index(drop=True)
 
@@ -372,7 +374,8 @@ def adjusted(
     usual = sum(maps.values())
     total = Adjustment(regions, len(usual))
     total.inside, total.images = set(maps), len(maps)
-    for image, m in maps.items(): total.add_maps([image], dict(lift=m[None]), dict(lift=usual.sum(0, keepdim=True)))
+    everything = dict(lift=usual.sum(0, keepdim=True))
+    for image, m in maps.items(): total.add_maps([image], dict(lift=m[None]), everything)
     return solved(total)
 
 # %% ../nbs/34_adjustment.ipynb #30ff575c

@@ -53,7 +53,8 @@ def effects_of(
     if column == 'adjusted': return model, others
     make = dict(contrast=contrast_effect, local=local_effect)[column]
     found = {k: make(a) for k, a in others.items()}
-    if column == 'contrast' and 'fold_position' in model: found['position'] = contrast_effect(model, 'fold_position')
+    if column == 'contrast' and 'fold_position' in model:
+        found['position'] = contrast_effect(model, 'fold_position')
     return make(model), found
 
 # %% ../nbs/41_controls.ipynb #41c00017

@@ -51,10 +51,7 @@ class Probe:
         self.strata = [len(np.unique(label)) for label in labels] # (C,) how many
         self.partners = partner_visits(self.layouts, self.ids, labels)
         self.guests = guest_visits(self.layouts)
-
-    def fingerprint(self) -> str: # 16 hexadecimal digits
-        "Hash of ids, names and places."
-        return fingerprint(self.regions.semantics, self.layouts.hash)
+        self.hash = fingerprint(regions.semantics, self.layouts.hash) # of ids, names and places
 
     def __len__(self): return len(self.ids)
 
@@ -68,11 +65,12 @@ class Probe:
         masks = np.array(masks, bool).reshape(len(names), self.masks.places)
         return names, masks, [self.ids[j] for j in sources], 1 / times
 
-    def __getitem__(self, i): # position, image; own regions, partners', guests, each as from `brought`
+    def __getitem__(self, i): # position, id, image; own regions, partners', guests, each as from `brought`
         names, masks = self.masks[i]
-        own = names, masks, [self.ids[i]] * len(names), np.ones(len(names))
-        image = read_image(self.regions.image_path(self.ids[i]), self.size)
-        return i, image, own, self.brought(self.partners, i), self.brought(self.guests, i)
+        image = self.ids[i]
+        own = names, masks, [image] * len(names), np.ones(len(names))
+        picture = read_image(self.regions.image_path(image), self.size)
+        return i, image, picture, own, self.brought(self.partners, i), self.brought(self.guests, i)
 
     def some(self, positions): # several items, in parallel
         with ThreadPoolExecutor() as pool: return list(pool.map(self.__getitem__, positions))
@@ -137,15 +135,14 @@ class Batch:
     "Images after the forward pass: what accumulators see."
     def __init__(self,
         items: list, # of a `Probe`
-        ids: list, # of these images
         logits: torch.Tensor, # (B, N, h, w)
         lift, # activations -> parts of the log density, as `lifted`
         activate = torch.sigmoid, # logits -> activations
     ):
-        self.position, _, *visits = zip(*items)
-        self.ids, self.logits = ids, logits
+        self.position, self.ids, _, *visits = zip(*items)
+        self.logits = logits
         self.lift, self.activate = lift, activate
-        self.own, self.partners, self.guests = (Placed(v, ids, logits.device) for v in visits)
+        self.own, self.partners, self.guests = (Placed(v, self.ids, logits.device) for v in visits)
 
     @cached_property
     def activations(self): return self.activate(self.logits) # (B, N, h, w)
@@ -155,13 +152,12 @@ class Batch:
 
 def batch_of(
     items: list, # of a `Probe`
-    probe: Probe, # that they are from
     model: FactorizedSaliency, # in phase 1 or 2
     tau: float = 1., # log density per logit
 ) -> Batch: # after the forward pass
     "Show images to a model."
-    logits = basis_logits(model, [item[1] for item in items]).to(sums_device(model))
-    return Batch(items, [probe.ids[item[0]] for item in items], logits, partial(lifted, model, tau=tau), model.activate)
+    logits = basis_logits(model, [item[2] for item in items]).to(sums_device(model))
+    return Batch(items, logits, partial(lifted, model, tau=tau), model.activate)
 
 # %% ../nbs/33_dissection.ipynb #7e11000f
 class Alignment(Accumulator):
@@ -223,11 +219,12 @@ class Contrast(Accumulator):
     ):
         self.position, self.stamp = position, fingerprint(np.asarray(position).tolist())
         shapes = dict.fromkeys(('inside', 'outside', 'contrast', 'elsewhere'), (semantics, n))
-        shapes |= dict.fromkeys(('count', 'hosted'), (semantics,))
+        shapes['hosted'] = semantics,
         per_fold = ['contrast', 'count', 'sides', 'elsewhere', 'hosts', 'visits']
         if position is not None: per_fold.append('position')
         shapes |= {f'fold_{k}': (semantics * PARTS,) for k in per_fold}
-        if images <= PER_IMAGE: shapes |= dict.fromkeys(('image_contrast', 'image_there'), (images * semantics,))
+        per_image = ('image_contrast', 'image_there') if images <= PER_IMAGE else ()
+        shapes |= dict.fromkeys(per_image, (images * semantics,))
         super().__init__(shapes, device)
 
     def add(self, batch: Batch):
@@ -235,15 +232,15 @@ class Contrast(Accumulator):
         own = batch.own
         inside, outside = own.sides(batch.activations)
         contrast, here = own.contrast(batch.parts), (own.rest[:, 0] > 0).double()
-        whole, each = contrast.sum(1), torch.ones_like(here)
-        self.put(own.names, inside=inside, outside=outside, contrast=contrast, count=each)
-        self.put(own.by_host, fold_contrast=whole, fold_count=each, fold_sides=here)
+        whole = contrast.sum(1)
+        self.put(own.names, inside=inside, outside=outside, contrast=contrast)
+        self.put(own.by_host, fold_contrast=whole, fold_count=torch.ones_like(here), fold_sides=here)
         if self.position is not None:
             alone = torch.as_tensor(self.position).to(batch.logits).expand(len(batch.ids), 1, -1, -1)
             self.put(own.by_host, fold_position=own.contrast(alone)[:, 0])
         self.add_guests(batch)
         if 'image_contrast' not in self.sums: return
-        at = torch.tensor(batch.position).to(own.names)[own.owner] * len(self.sums['count'])
+        at = torch.tensor(batch.position).to(own.names)[own.owner] * len(self.sums['hosted'])
         self.put(at + own.names, image_contrast=whole, image_there=here)
 
     def add_guests(self, batch):
@@ -263,30 +260,30 @@ def one_pass(
     tau: float = 1., # log density per logit
     batch: int = 10, # images per forward pass
     shown: str = '', # fingerprint of the model; sums of other models and images are not gone on from
-    **resuming, # `folder`, `every` of `accumulate`
+    **resuming, # `folder` of `accumulate`
 ):
     "Show every probe image to all accumulators."
     def add(positions):
-        some = batch_of(probe.some(positions), probe, model, tau)
+        some = batch_of(probe.some(positions), model, tau)
         for a in accumulators: a.add(some)
     made_with = [(type(a).__name__, a.stamp) for a in accumulators]
-    stamp = fingerprint(shown, probe.fingerprint(), probe.size, float(tau), made_with)
+    stamp = fingerprint(shown, probe.hash, probe.size, float(tau), made_with)
     accumulate(accumulators, len(probe), add, batch, stamp=stamp, **resuming)
 
 # %% ../nbs/33_dissection.ipynb #73b9b6d6
 TAILS = ('', '_lower') # suffixes of the results of the upper and the lower tail
-MEANINGS = dict( # name -> dimensions, meaning
+MEANINGS = dict( # of results
     iou=('semantic basis', 'mean IoU over the images that contain the semantic'),
     pooled_iou=('semantic basis', 'sum of intersections / sum of unions'),
     chance_iou=('semantic basis', "mean IoU with the regions that the semantic has in the image's partners"),
-    p_value=('semantic basis', 'one-sided t test: on at the own region more than at those of partners; NaN: untested'),
+    p_value=('semantic basis', 'one-sided t test: more often on here than at partners; NaN: untested'),
     q_value=('semantic basis', 'Benjamini & Hochberg over all tested pairs'),
     inside=('semantic basis', 'mean activation inside'),
     outside=('semantic basis', 'mean activation outside'),
     contrast=('semantic basis', 'mean of tau l_n inside - mean outside, mean over images, nats'),
     elsewhere=('semantic basis', 'the same of the same regions on images that lack the semantic, nats'),
     fold_iou=('semantic fold basis', "sum over the fold's images"),
-    fold_contrast=('semantic fold', "sum over the fold's images of the contrast of the whole log density, nats"),
+    fold_contrast=('semantic fold', "sum over the fold's images, contrast of the whole log density, nats"),
     fold_elsewhere=('semantic fold', 'the same of their regions on images that lack the semantic, nats'),
     fold_hosts=('semantic fold', 'the same, summed by the fold of the images that lack it'),
     fold_visits=('semantic fold', 'how many regions these are, each by its share in a mean'),
@@ -294,19 +291,23 @@ MEANINGS = dict( # name -> dimensions, meaning
     fold_count=('semantic fold', "the fold's images that contain the semantic"),
     fold_sides=('semantic fold', 'those of them that contain something else, too'),
     image_contrast=('image semantic', 'contrast of the whole log density, nats'),
-    spread=('semantic', 'how far the middles of its regions lie from their mean, root mean square, sides of the image'),
+    spread=('semantic', 'distance of its middles from their mean, root mean square, in sides of the image'),
     area=('semantic', 'mean share of the grid'),
     count=('semantic', 'images that contain the semantic'),
     compared=('semantic', 'those that have partners'),
     strata=('semantic', 'groups of images of like layout that their partners are from'),
     weight=('basis', 'sum of the kernel that reads the basis out'),
     active_probe=('basis', 'share of the places of the probe that is active'),
-    threshold=('basis', 'logit that the basis is active above; of the lower tail, below'),
+    threshold=('basis', 'logit beyond which the basis is active'),
     active=('basis', 'share of the places of the reference images that is active'),
     saturated=('basis', 'share of places with activation < 0.01 or > 0.99'),
     dead=('basis', '1: always the same'),
     tied=('basis', '1: ties keep it from the share that was asked for'),
     trained=('image', 'the model was trained on this image'))
+
+MEANINGS = {k: (dimensions.split(), dict(meaning=text)) for k, (dimensions, text) in MEANINGS.items()}
+for k in ('iou', 'pooled_iou', 'chance_iou', 'p_value', 'q_value', 'threshold', 'active'):
+    MEANINGS[k + '_lower'] = MEANINGS[k][0], dict(meaning=MEANINGS[k][1]['meaning'] + '; of the lower tail')
 
 def mean_over(
     total: np.ndarray, # (C, N)
@@ -337,10 +338,11 @@ def contrasts(
     s = total.arrays()
     found = {k: v.reshape(-1, PARTS) for k, v in s.items() if k.startswith('fold_')}
     for k in ('fold_count', 'fold_sides'): found[k] = found[k].round().astype(int)
-    sides, hosted = found['fold_sides'].sum(1), s['hosted'].round()
+    count, sides = found['fold_count'].sum(1), found['fold_sides'].sum(1)
+    hosted = s['hosted'].round()
     found['fold_elsewhere'] = np.where(hosted[:, None] > 0, found['fold_elsewhere'], np.nan)
-    counts = dict(inside=s['count'], outside=sides, contrast=sides, elsewhere=hosted)
-    found |= {k: mean_over(s[k], n) for k, n in counts.items()} | dict(count=s['count'].astype(int))
+    counts = dict(inside=count, outside=sides, contrast=sides, elsewhere=hosted)
+    found |= {k: mean_over(s[k], n) for k, n in counts.items()} | dict(count=count)
     if 'image_contrast' in s:
         each = np.where(s['image_there'] > 0, s['image_contrast'], np.nan)
         found['image_contrast'] = each.reshape(-1, len(sides))
@@ -363,15 +365,12 @@ def labelled(
     **about, # where they come from
 ) -> xr.Dataset: # of the semantics that occur
     "Results with names and meanings, and a short form for files of the largest ones."
-    regions, data, coords = probe.regions, {}, dict(semantic=probe.regions.semantics)
-    for k, v in values.items():
-        plain = k.removesuffix('_lower')
-        dimensions, meaning = MEANINGS[plain]
-        data[k] = dimensions.split(), v, dict(meaning=meaning + '; of the lower tail' * (plain != k))
-    coords['category'] = 'semantic', [regions.category(s) for s in regions.semantics]
-    if 'image_contrast' in values: coords['image'] = [str(i) for i in probe.ids]
-    about |= dict(grid=probe.masks.grid, size=probe.size, images=len(probe), data=probe.fingerprint())
+    semantics = probe.regions.semantics
+    data = {k: (MEANINGS[k][0], v, MEANINGS[k][1]) for k, v in values.items()}
+    coords = dict(semantic=semantics, category=('semantic', [probe.regions.category(s) for s in semantics]))
     coords |= dict(basis=np.arange(len(values['weight'])), fold=np.arange(PARTS))
+    coords['image'] = [str(i) for i in probe.ids]
+    about |= dict(grid=probe.masks.grid, size=probe.size, images=len(probe), data=probe.hash)
     found = xr.Dataset(data, coords, about).isel(semantic=np.flatnonzero(probe.layouts.count))
     largest = max(float(abs(found.fold_iou).max()), 1e-30)
     short = dict(dtype='int16', scale_factor=largest / 32767, _FillValue=-32768)
@@ -395,8 +394,8 @@ def check_thresholds(model, thresholds):
     "Raise `ParameterError` where thresholds do not belong to a model."
     n = model.bases.out_channels
     if len(thresholds) == n and 'lower' in thresholds.coords: return
-    raise ParameterError(f'{len(thresholds)} thresholds with {", ".join(thresholds.coords)}: give one and its '
-                         f'"lower" for each of the {n} bases of the model, as from `adaptive_thresholds`.')
+    raise ParameterError(f'{len(thresholds)} thresholds for {n} bases, or none for the lower tail ("lower"): '
+                         'give those of this model, from `adaptive_thresholds`.')
 
 def dissect(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -408,19 +407,20 @@ def dissect(
     tau: float = 1., # log density per logit, from `calibrate`
     position: np.ndarray | None = None, # (h, w), log density of other images, from `position_map`
     also: tuple = (), # more accumulators, to share the pass
-    **resuming, # `folder` and `every` of `accumulate`
+    **resuming, # `folder` of `accumulate`
 ) -> xr.Dataset: # (basis, semantic), folds: see `MEANINGS`
     "Alignment O[n, c] and contrast d[n, c] of bases with semantics; raises `ParameterError`, `DataError`."
     check_thresholds(model, thresholds)
-    probe, n, C = open_probe(model, regions, size), len(thresholds), len(regions.semantics)
     own, device = model_fingerprint(model), sums_device(model)
-    total, contrast = Alignment(thresholds, C, device), Contrast(n, C, len(probe), position, device)
+    probe, C = open_probe(model, regions, size), len(regions.semantics)
+    total = Alignment(thresholds, C, device)
+    contrast = Contrast(len(thresholds), C, len(probe), position, device)
     one_pass(model, probe, [total, contrast, *also], tau, batch, own, **resuming)
     known, about = of_model(model, thresholds)
     values = alignments(total, probe.layouts.count) | contrasts(contrast) | known
     values |= dict(strata=probe.strata, area=probe.layouts.area, spread=probe.layouts.spread)
-    seen = np.isin([str(i) for i in probe.ids], [str(i) for i in trained])
-    if seen.any() and 'image_contrast' in values: values['trained'] = seen.astype(np.int8)
+    seen = np.isin([*map(str, probe.ids)], [*map(str, trained)])
+    if seen.any(): values['trained'] = seen.astype(np.int8)
     return labelled(values, probe, model=own, tau=float(tau), trained_on=int(seen.sum()), **about)
 
 # %% ../nbs/33_dissection.ipynb #a8bc91c0

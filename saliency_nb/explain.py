@@ -34,7 +34,8 @@ def explain(
     tau, image = alignment.attrs.get('tau', 1.), image[None].to(model.bases.weight.device)
     parts = lifted(model, model.eval().activations(image), tau)[0]
     maps = torch.einsum('nc,nyx->cyx', torch.from_numpy(shares).to(parts), parts)
-    if hasattr(model, 'position_prior'): maps = torch.cat([maps, tau * model.position_prior(maps.shape[1:])[None]])
+    if hasattr(model, 'position_prior'):
+        maps = torch.cat([maps, tau * model.position_prior(maps.shape[1:])[None]])
     names = alignment.semantic.values[used]
     status = [DETECTED if s in set(annotated) else NAMED for s in names]
     rest = ['remainder', 'position'][:len(maps) - len(names)]
@@ -48,7 +49,7 @@ def raised(
     "What raises and what lowers a region: mean of each map inside minus outside of it."
     region = np.asarray(region, bool)
     if region.shape != maps.shape[1:] or region.all() or not region.any():
-        raise ParameterError(f'a region of shape {region.shape} and area {region.sum()}: give one on the grid '
-                             f'of the bases, {maps.shape[1:]}, that covers a part of it, not nothing or all.')
+        raise ParameterError(f'a region of shape {region.shape} and area {region.sum()}: give one on the '
+                             f'grid of the bases, {maps.shape[1:]}, that covers some of it, but not all.')
     contrast = maps.values[:, region].mean(1) - maps.values[:, ~region].mean(1)
     return pd.Series(contrast, maps.semantic.values).sort_values(ascending=False)

@@ -244,8 +244,8 @@ def test_one_name_is_one_stratum():
 
 def test_sums_of_other_images_are_not_gone_on_from(tmp_path):
     model, images = model_of_noise(), torch.randn(6, 3, 48, 64, generator=torch.Generator().manual_seed(0))
-    first = adaptive_thresholds(model, images, folder=tmp_path, every=0)
-    other = adaptive_thresholds(model, 10 * images + 7, folder=tmp_path, every=0)
+    first = adaptive_thresholds(model, images, folder=tmp_path)
+    other = adaptive_thresholds(model, 10 * images + 7, folder=tmp_path)
     assert not np.allclose(first, other) and np.allclose(other, adaptive_thresholds(model, 10 * images + 7))
 
 def test_small_probes():
@@ -261,6 +261,6 @@ def test_sums_of_other_code_are_not_gone_on_from(tmp_path, monkeypatch):
     thresholds = xr.DataArray(np.zeros(12), dict(lower=('basis', np.full(12, -1.))), ('basis',))
     stamps = lambda: {f.name.split('_')[0] for f in tmp_path.glob('*.pt')}
     for made_by in ('this code', 'this code', 'other code'):
-        monkeypatch.setattr(reference, 'fingerprint_files', lambda files: made_by.replace(' ', '-'))
+        monkeypatch.setattr(reference, 'fingerprint_files', lambda files, made_by=made_by: made_by.replace(' ', '-'))
         dissection.dissect(model, regions, thresholds, (48, 64), folder=tmp_path)
     assert len(stamps()) == 2

@@ -73,7 +73,8 @@ def test_the_local_part_of_a_contrast_is_zero_where_only_position_speaks(no_pict
         for k, b in BIAS.items():
             total, z = Contrast(1, len(regions.semantics), 100), maps + torch.from_numpy(b).float()
             for start in range(0, 100, 25): total.add(batch_of(probe, z, z, range(start, start + 25)))
-            found = xr.Dataset({k: (MEANINGS[k][0].split(), v) for k, v in contrasts(total).items()}, dict(semantic=regions.semantics))
+            found = xr.Dataset({k: (MEANINGS[k][0], v) for k, v in contrasts(total).items()})
+            found['semantic'] = regions.semantics
             effect = local_effect(found)
             assert np.allclose(found.contrast.sum('basis'), found.elsewhere.sum('basis') + effect.effect, atol=1e-9) # C = C_pos + C_loc
             plain[k].append(effect_interval(contrast_effect(found))[2])
