@@ -259,16 +259,16 @@ def one_pass(
     accumulators: list, # each with a `stamp` of what it was made with
     tau: float = 1., # log density per logit
     batch: int = 10, # images per forward pass
+    folder = None, # where sums are saved, as for `accumulate`
     shown: str = '', # fingerprint of the model; sums of other models and images are not gone on from
-    **resuming, # `folder` of `accumulate`
 ):
     "Show every probe image to all accumulators."
     def add(positions):
         some = batch_of(probe.some(positions), model, tau)
         for a in accumulators: a.add(some)
     made_with = [(type(a).__name__, a.stamp) for a in accumulators]
-    stamp = fingerprint(shown, probe.hash, probe.size, float(tau), made_with)
-    accumulate(accumulators, len(probe), add, batch, stamp=stamp, **resuming)
+    stamp = fingerprint(shown, probe.hash, probe.size, float(tau), made_with) if folder else ''
+    accumulate(accumulators, len(probe), add, batch, folder, stamp)
 
 # %% ../nbs/33_dissection.ipynb #73b9b6d6
 TAILS = ('', '_lower') # suffixes of the results of the upper and the lower tail
@@ -407,7 +407,7 @@ def dissect(
     tau: float = 1., # log density per logit, from `calibrate`
     position: np.ndarray | None = None, # (h, w), log density of other images, from `position_map`
     also: tuple = (), # more accumulators, to share the pass
-    **resuming, # `folder` of `accumulate`
+    folder = None, # where sums are saved, as for `accumulate`
 ) -> xr.Dataset: # (basis, semantic), folds: see `MEANINGS`
     "Alignment O[n, c] and contrast d[n, c] of bases with semantics; raises `ParameterError`, `DataError`."
     check_thresholds(model, thresholds)
@@ -415,7 +415,7 @@ def dissect(
     probe, C = open_probe(model, regions, size), len(regions.semantics)
     total = Alignment(thresholds, C, device)
     contrast = Contrast(len(thresholds), C, len(probe), position, device)
-    one_pass(model, probe, [total, contrast, *also], tau, batch, own, **resuming)
+    one_pass(model, probe, [total, contrast, *also], tau, batch, folder, own)
     known, about = of_model(model, thresholds)
     values = alignments(total, probe.layouts.count) | contrasts(contrast) | known
     values |= dict(strata=probe.strata, area=probe.layouts.area, spread=probe.layouts.spread)

@@ -120,7 +120,7 @@ class References(Accumulator):
 
     def usual(self) -> xr.Dataset: # (basis, y, x) total; (image) ids
         "Sums of activations, and which images these were."
-        total = ('basis', 'y', 'x'), self.sums['total'].numpy()
+        total = ('basis', 'y', 'x'), self.arrays()['total']
         return xr.Dataset(dict(total=total), dict(image=sorted(i for i, _ in self.kept)))
 
 # %% ../nbs/30_thresholds.ipynb #4f9c25a1
@@ -146,7 +146,8 @@ def accumulate(
 ):
     "Add every image once: this process its share, without what was done before."
     number, processes = process()
-    name = f"{fingerprint_files(Path(core.__file__).parent.glob('*.py'))}_{stamp}"
+    code = fingerprint_files(Path(core.__file__).parent.glob('*.py')) if folder else ''
+    name = f'{code}_{stamp}'
     old = [torch.load(f) for f in sorted(Path(folder).glob(f'{name}_*.pt'))] if folder else []
     done = sum((o['done'] for o in old), torch.zeros(images, dtype=bool))
     if processes > 1: dist.barrier() # all have looked before one writes
