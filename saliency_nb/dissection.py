@@ -196,7 +196,7 @@ class Alignment(Accumulator):
     def compare(self, batch, on, size, mine):
         "Bring the partners' regions to the active places."
         own, theirs = batch.own, batch.partners
-        keys = torch.cat([v.owner * len(self.sums['compared']) + v.names for v in (own, theirs)])
+        keys = torch.cat([v.owner * len(self.sums['compared']) + v.names for v in (own, theirs)]) # image and name
         home, row = keys.unique(return_inverse=True)[1].split([len(own.names), len(theirs.names)])
         def mean(v): return torch.zeros_like(mine).index_add(0, row, v * theirs.shares)[home]
         both = theirs.inside(on)
