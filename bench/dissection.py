@@ -15,7 +15,7 @@ from saliency_nb.bases import build_model, initialise
 from saliency_nb.core import versions
 from saliency_nb.dissection import Alignment, Contrast, dissect, over_regions
 from saliency_nb.semantics import osie_regions
-from saliency_nb.thresholds import adaptive_thresholds
+from saliency_nb.thresholds import reference_pass, sample_thresholds
 from simulated import Simulated, generated_batches, pair_loop
 
 parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -92,7 +92,7 @@ if Path(args.osie).is_dir():
     weights = dict(weights=args.weights) if Path(args.weights).is_file() else {}
     images = torch.stack([dissection.read_image(regions.image_path(i), (240, 320)) for i in list(regions.ids)[:20]])
     model = initialise(build_model('dinet', n_bases=128, backbone='squeezenet1_0', width=128, **weights), images[:4]).eval()
-    thresholds, spent = adaptive_thresholds(model, images), dict(decoding=0., forward=0.)
+    seen, spent = reference_pass(model, images), dict(decoding=0., forward=0.)
     def timed(work, name, clock=time.process_time):
         def f(*a):
             start = clock()
@@ -104,7 +104,7 @@ if Path(args.osie).is_dir():
     regions.masks = timed(regions.masks, 'decoding', time.thread_time)
     model.basis_logits = timed(model.basis_logits, 'forward')
     start = time.process_time()
-    dissect(model, regions, thresholds, also=(Adjustment(regions, 128),))
+    dissect(model, regions, sample_thresholds(seen.sample()), also=(Adjustment(regions, 128, seen.usual(), inside=[]),))
     whole = time.process_time() - start
     rest = whole - sum(spent.values())
     per_image = {f'{k}_ms': round(1000 * v / len(regions), 2) for k, v in dict(spent, everything_else=rest).items()}

@@ -23,9 +23,9 @@ device = 'cuda' if torch.cuda.is_available() else 'cpu'
 print(torch.cuda.get_device_name() if device == 'cuda' else 'no GPU here', flush=True)
 
 few = torch.randn(20, 3, *args.size, generator=torch.Generator().manual_seed(0))
-class Images(torch.utils.data.Dataset):
+class Images:
     def __len__(self): return args.images
-    def __getitem__(self, i): return dict(image=few[i % len(few)])
+    def __getitem__(self, i): return few[i % len(few)]
 dissection.read_image = lambda i, size: few[i % len(few)]
 
 def seconds(work):

@@ -41,8 +41,9 @@ def generated_batches(regions, n, grid, images, size=10, device='cpu'):
         for i in position:
             names, masks = regions.masks(i, grid)
             names, masks = np.array([index[s] for s in names]), masks.reshape(len(masks), -1)
-            others = np.stack([np.roll(masks, k + 1, 0) for k in range(PARTNERS)], 1)
-            guests = np.tile(names, PARTNERS), np.roll(np.tile(masks, (PARTNERS, 1)), 1, 0), [str(i)] * PARTNERS * len(names), np.full(PARTNERS * len(names), 1 / PARTNERS)
-            items.append((i, None, names, masks, others, guests))
+            own = names, masks, [str(i)] * len(names), np.ones(len(names))
+            partners = np.tile(names, PARTNERS), np.concatenate([np.roll(masks, k + 1, 0) for k in range(PARTNERS)]), own[2] * PARTNERS, np.full(PARTNERS * len(names), 1 / PARTNERS)
+            guests = partners[0], np.roll(np.tile(masks, (PARTNERS, 1)), 1, 0), *partners[2:]
+            items.append((i, str(i), None, own, partners, guests))
         logits = torch.stack([maps[i % 3].roll(i % (grid[0] * grid[1]), -1) for i in position])
-        yield Batch(items, [str(i) for i in position], logits, lambda a: torch.nn.functional.conv2d(a, kernels, padding=1, groups=n))
+        yield Batch(items, logits, lambda a: torch.nn.functional.conv2d(a, kernels, padding=1, groups=n))

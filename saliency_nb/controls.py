@@ -11,7 +11,7 @@ import numpy as np, pandas as pd, xarray as xr
 from scipy.stats import norm
 from .core import ParameterError
 from .contributions import (contrast_effect, contribution_interval, effect_interval, fold_draws,
-                                       local_effect, of_folds, permuted_orders, position_effect,
+                                       local_effect, of_folds, permuted_orders,
                                        replicated_contributions, semantic_shares)
 from .uncertainty import effect_differences
 
@@ -53,7 +53,8 @@ def effects_of(
     if column == 'adjusted': return model, others
     make = dict(contrast=contrast_effect, local=local_effect)[column]
     found = {k: make(a) for k, a in others.items()}
-    if column == 'contrast' and 'fold_position' in model: found['position'] = position_effect(model)
+    if column == 'contrast' and 'fold_position' in model:
+        found['position'] = contrast_effect(model, 'fold_position')
     return make(model), found
 
 # %% ../nbs/41_controls.ipynb #41c00017

@@ -7,7 +7,7 @@ __all__ = ['CATEGORY_COLORS', 'PANELS', 'PEOPLE', 'MODEL', 'CONTROL_STYLES', 'MO
            'dots', 'category_legend', 'authors_figure', 'people_figure', 'plot_differences', 'mark_zero',
            'control_figure', 'truth_figure', 'name_points', 'training_figure', 'threshold_figure', 'as_rgb',
            'basis_names', 'image_figure', 'explain_figure', 'bar_chart', 'top_images', 'basis_card', 'category_figure',
-           'comparison_figure', 'sensitivity_figure']
+           'comparison_figure']
 
 # %% ../nbs/45_figures.ipynb #49415378
 from pathlib import Path
@@ -378,23 +378,4 @@ def comparison_figure(
     for (color, marker), name in zip(MODEL_STYLES, t): ax.plot(t[name], np.arange(len(t)), marker, color=color, mec='white', mew=.4, ms=6, ls='', label=name)
     ax.set_yticks(np.arange(len(t)), t.index); ax.axvline(0, color='black', lw=.8); ax.grid(axis='x', alpha=.3); ax.spines[['top', 'right']].set_visible(False)
     ax.set(xlabel="contrast C, nats", title='what each model raises and lowers'); fig.legend(loc='outside upper center', ncols=len(t.columns), frameon=False)
-    return fig
-
-# %% ../nbs/45_figures.ipynb #66551f80
-def sensitivity_figure(
-    table: pd.DataFrame, # setting, statistic, value, low, high; from the module sensitivity
-    label: str, # of the setting, with its unit
-    value: str = 'Spearman with the ranking\nunder the default', # label of the value
-    log: bool = False, # log axis
-) -> Figure: # one panel
-    "How far a ranking depends on one choice."
-    fig, ax = plt.subplots(figsize=(6, 2.8), layout='constrained')
-    numbers = pd.api.types.is_numeric_dtype(table.setting)
-    for (color, marker), (k, t) in zip(MODEL_STYLES, table.groupby('statistic', sort=False)):
-        x = t.setting if numbers else np.arange(len(t))
-        ax.plot(x, t.value, marker=marker, color=color, label=k)
-        if t.low.notna().any(): ax.fill_between(x, t.low, t.high, color=color, alpha=.15, lw=0)
-    ax.set_xticks(*((sorted(set(table.setting)),) if numbers else (np.arange(table.setting.nunique()), table.setting.unique())))
-    if log: ax.set_xscale('log'); ticks = sorted(set(table.setting)); ax.set_xticks(ticks, [f'{v:g}' for v in ticks]); ax.minorticks_off()
-    ax.set(xlabel=label, ylabel=value, ylim=(min(0, table.value.min()), 1.03)); ax.grid(alpha=.3); ax.spines[['top', 'right']].set_visible(False); ax.legend(frameon=False, loc='lower right')
     return fig

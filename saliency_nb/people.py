@@ -18,7 +18,7 @@ from .fixations import FixationSet, SaliencyDataset, fixation_map
 from .semantics import Regions
 from .training import logit_maps
 from .chance import FEWEST, fold_of, q_values
-from .adjustment import freedom, identified, object_design, student_interval
+from .adjustment import freedom, identified, left_out, object_design, student_interval
 from .contributions import effect_interval, fold_draws, mean_effect, resampled
 from .uncertainty import check_names, rank_correlations, rankings
 
@@ -174,7 +174,7 @@ def influences(
         if not n.sum(): continue
         z = Z[rows]
         residual = (n - n.sum(0) * e / e.sum()) / np.sqrt(np.maximum(e, 1e-300))
-        found[:, i] = inverse @ (z.T @ np.linalg.solve(np.eye(len(z)) - z @ inverse @ z.T, residual))
+        found[:, i] = left_out(inverse, np.arange(len(inverse)), z, residual)
     return found
 
 def told_apart(
@@ -184,7 +184,7 @@ def told_apart(
     "How many images separate each name from the others."
     P = Z.shape[1]
     objects = [('', np.arange(P), z, None) for z in np.split(Z, starts(data.owner)[1:])]
-    return identified(objects, np.arange(P), Z.T @ Z)['separating']
+    return identified(objects, Z.T @ Z, np.arange(P) < P - 3)['separating']
 
 def fit_counts(
     data: ObjectCounts, # fixations or expected ones

@@ -34,7 +34,7 @@ from .hosts import HOSTS, build_host
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
 from .dictionaries import fit_readout
 from .training import NAMES, bits_per_fixation, calibrate, check_training, evaluate, logit_maps, other_images, position_map, preloaded, train, with_activations
-from .thresholds import UsualMaps, adaptive_thresholds
+from .thresholds import reference_pass, sample_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
@@ -646,11 +646,10 @@ def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
 @patch
 def references(self: Analysis,
     model, # in phase 2
-) -> tuple: # thresholds (basis,); usual maps, as from `UsualMaps.result`
+) -> tuple: # thresholds (basis,); usual maps, as from `References.usual`
     "What a model does on the training images, by one pass."
-    usual = UsualMaps(model.activate)
-    thresholds = adaptive_thresholds(model, self.sets['train'], self.p.quantile, self.p.batch, also=(usual,), folder=self.run/'partial')
-    return thresholds, usual.result()
+    seen = reference_pass(model, self.sets['train'], self.p.batch, self.run/'partial')
+    return sample_thresholds(seen.sample(), self.p.quantile), seen.usual()
 
 @patch
 def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)

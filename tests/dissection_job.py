@@ -10,9 +10,10 @@ from saliency_nb.bases import FactorizedSaliency
 from saliency_nb.core import rng
 from saliency_nb.semantics import Regions
 from saliency_nb.adjustment import Adjustment, solved
-from saliency_nb.thresholds import UsualMaps, adaptive_thresholds
+from saliency_nb.thresholds import reference_pass, sample_thresholds
 from saliency_nb.training import process
 import saliency_nb.dissection as dissection
+import saliency_nb.thresholds as thresholds
 
 IMAGES, GRID = 61, (12, 16)
 
@@ -40,12 +41,12 @@ def work(out, batch, seconds, folder=None, order=''):
     regions = Noise(order == 'reversed')
     regions.image_path = lambda i: i
     def read(i, size): time.sleep(seconds); return image(i)
+    thresholds.EVERY = 0 # so that all is saved
     dissection.read_image = read
     model = model_of_noise()
-    usual = UsualMaps()
-    thresholds = adaptive_thresholds(model, torch.stack([image(i) for i in Noise().ids]), batch=batch, also=(usual,))
-    effects = Adjustment(regions, 12, usual.result(), inside=[])
-    found = dissection.dissect(model, regions, thresholds, (48, 64), batch, also=(effects,), folder=folder, every=0)
+    seen = reference_pass(model, torch.stack([image(i) for i in Noise().ids]), batch)
+    effects = Adjustment(regions, 12, seen.usual(), inside=[])
+    found = dissection.dissect(model, regions, sample_thresholds(seen.sample()), (48, 64), batch, also=(effects,), folder=folder)
     names = ('adjusted', 'on', 'effect', 'low', 'high', 'influence')
     found = found.merge(solved(effects)[list(names)].drop_vars('fold', errors='ignore').rename(effect='adjusted_effect', low='adjusted_low', high='adjusted_high'))
     if process()[0] == 0: found.sortby('image').to_netcdf(out, engine='h5netcdf', encoding={k: dict(zlib=False) for k in found.data_vars})

@@ -22,4 +22,4 @@ def batch_of(probe, logits, parts, positions):
     "What a forward pass would make of given maps; parts None: the activations are the parts."
     at = list(map(int, positions))
     lift = (lambda activations: activations) if parts is None else (lambda activations: parts[at])
-    return Batch([probe[i] for i in at], [probe.ids[i] for i in at], logits[at], lift)
+    return Batch([probe[i] for i in at], logits[at], lift)

@@ -10,10 +10,10 @@ from given import Given, batch_of, no_pictures
 from nightly import NIGHTLY, noted
 from saliency_nb.chance import PARTNERS, Layouts, RegionMasks, paired_test, partners, q_values, strata
 from saliency_nb.core import DataError, rng
-from saliency_nb import dissection
+from saliency_nb import dissection, thresholds as reference
 from saliency_nb.dissection import Alignment, Contrast, Probe, alignments, contrasts, over_regions
 from saliency_nb.semantics import Regions
-from saliency_nb.thresholds import adaptive_thresholds, logit_sample, sample_thresholds, two_tails
+from saliency_nb.thresholds import adaptive_thresholds, reference_pass, sample_thresholds, two_tails
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT/'tests/dissection_job.py'
@@ -60,7 +60,7 @@ def test_two_and_three_processes(tmp_path, one):
 def test_killed_and_resumed_by_others(tmp_path, one):
     folder, deadline = tmp_path/'sums', time.time() + 240
     started = job(tmp_path/'killed.nc', 5, .05, folder, wait=False)
-    def done(): return sum(int(np.load(f)['done'].sum()) for f in folder.glob('[!.]*.npz'))
+    def done(): return sum(int(torch.load(f)['done'].sum()) for f in folder.glob('[!.]*.pt'))
     while done() < 20:
         assert started.poll() is None and time.time() < deadline, started.communicate()[0]
         time.sleep(.02)
@@ -86,13 +86,13 @@ def test_sums_against_loops(seed, no_pictures):
     logits, parts = (torch.from_numpy(g.normal(size=(images, n, *grid))).float().round(decimals=1) for _ in range(2)) # rounded: ties
     t = xr.DataArray(np.full(n, .5, np.float32), dict(lower=('basis', np.full(n, -.5, np.float32))), ('basis',))
     probe = Probe(regions, grid, grid)
-    masks, layouts, others, count = probe.masks, probe.layouts, probe.partners, probe.layouts.count
-    total, lifted = Alignment(t, len(count), 10), Contrast(n, len(count), images, 10)
+    masks, layouts, count = probe.masks, probe.layouts, probe.layouts.count
+    total, lifted = Alignment(t, len(count)), Contrast(n, len(count), images)
     for positions in np.array_split(np.arange(images), 4):
         batch = batch_of(probe, logits, parts, positions)
         total.add(batch)
         lifted.add(batch)
-    result = alignments(total, count, min_images=2)
+    result = alignments(total, count)
     for side, suffix in ((logits > .5, ''), (logits < -.5, '_lower')):
         on = side.flatten(2).numpy()
         for c in range(len(count)):
@@ -100,17 +100,17 @@ def test_sums_against_loops(seed, no_pictures):
             for i in layouts.members[c]:
                 mine = masks.one(i, c)
                 iou.append([(o & mine).sum() / (o | mine).sum() for o in on[i]])
-                theirs = [masks.one(j, c) for j in others.of(i, [c])[0] if j >= 0]
+                theirs = [masks.one(j, c) for name, j, _ in probe.partners.of(i).T if name == c]
                 if not theirs: continue
                 chance.append(np.mean([[(o & r).sum() / (o | r).sum() for o in on[i]] for r in theirs], 0))
                 share = lambda r: np.array([(o & r).sum() / r.sum() for o in on[i]])
                 ahead.append(share(mine) - np.mean([share(r) for r in theirs], 0))
-            if iou: assert np.allclose(result['iou' + suffix][1][c], np.mean(iou, 0))
-            if chance: assert np.allclose(result['chance_iou' + suffix][1][c], np.mean(chance, 0))
-            else: assert np.isnan(result['chance_iou' + suffix][1][c]).all()
+            if iou: assert np.allclose(result['iou' + suffix][c], np.mean(iou, 0))
+            if chance: assert np.allclose(result['chance_iou' + suffix][c], np.mean(chance, 0))
+            else: assert np.isnan(result['chance_iou' + suffix][c]).all()
             if ahead:
                 d = np.array(ahead)
-                assert np.allclose(result['p_value' + suffix][1][c], paired_test(d.sum(0), (d**2).sum(0), len(d), 2), equal_nan=True)
+                assert np.allclose(result['p_value' + suffix][c], paired_test(d.sum(0), (d**2).sum(0), len(d)), equal_nan=True)
     def between(i, m):
         p = parts[i].flatten(1).numpy()
         return p[:, m].mean(1) - p[:, ~m].mean(1)
@@ -127,8 +127,8 @@ def test_sums_against_loops(seed, no_pictures):
         assert np.allclose(lifted.sums['elsewhere'][c], elsewhere, atol=1e-4)
         assert np.isclose(lifted.sums['hosted'][c], len({j for _, j, _ in visits}))
     sides = contrasts(lifted) # the region that covers everything counts for the alignment, not for the contrast
-    assert np.array_equal(sides['fold_count'][1].sum(1), count) and sides['fold_sides'][1].sum() == count.sum() - 1
-    assert np.allclose(result['fold_iou'][1].sum(1), result['iou'][1][:, :n] * count[:, None], atol=1e-5)
+    assert np.array_equal(sides['fold_count'].sum(1), count) and sides['fold_sides'].sum() == count.sum() - 1
+    assert np.allclose(result['fold_iou'].sum(1), result['iou'][:, :n] * count[:, None], atol=1e-5)
 
 def test_images_without_regions():
     maps = torch.rand(3, 2, 4)
@@ -158,7 +158,7 @@ def test_a_sample_against_all_places():
     "On the same images the share that is active is the one asked for within half a percentage point, for every basis."
     model, images = model_of_noise(), torch.stack([torch.from_numpy(ndimage.gaussian_filter(rng(0, 'smooth', i).normal(size=(3, 48, 64)), (0, 4, 4))).float() for i in range(300)])
     few = adaptive_thresholds(model, images, least=15_000, budget=0) # 50 of 192 places
-    everything = logit_sample(model, images)
+    everything = reference_pass(model, images).sample()
     active = (everything > few.values[:, None]).mean(1)
     assert few.places == 15_000 and everything.shape[1] == 300 * 192
     assert abs(active - .2).max() < .01 and abs(active - .2).mean() < .005
@@ -244,8 +244,8 @@ def test_one_name_is_one_stratum():
 
 def test_sums_of_other_images_are_not_gone_on_from(tmp_path):
     model, images = model_of_noise(), torch.randn(6, 3, 48, 64, generator=torch.Generator().manual_seed(0))
-    first = adaptive_thresholds(model, images, folder=tmp_path, every=0)
-    other = adaptive_thresholds(model, 10 * images + 7, folder=tmp_path, every=0)
+    first = adaptive_thresholds(model, images, folder=tmp_path)
+    other = adaptive_thresholds(model, 10 * images + 7, folder=tmp_path)
     assert not np.allclose(first, other) and np.allclose(other, adaptive_thresholds(model, 10 * images + 7))
 
 def test_small_probes():
@@ -259,8 +259,8 @@ def test_sums_of_other_code_are_not_gone_on_from(tmp_path, monkeypatch):
     regions, model = Noise(), model_of_noise()
     regions.image_path = lambda i: i
     thresholds = xr.DataArray(np.zeros(12), dict(lower=('basis', np.full(12, -1.))), ('basis',))
-    stamps = lambda: {f.name.split('_')[0] for f in tmp_path.glob('*.npz')}
+    stamps = lambda: {f.name.split('_')[0] for f in tmp_path.glob('*.pt')}
     for made_by in ('this code', 'this code', 'other code'):
-        monkeypatch.setattr(dissection, 'MADE_BY', made_by)
+        monkeypatch.setattr(reference, 'fingerprint_files', lambda files, made_by=made_by: made_by.replace(' ', '-'))
         dissection.dissect(model, regions, thresholds, (48, 64), folder=tmp_path)
     assert len(stamps()) == 2

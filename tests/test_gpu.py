@@ -46,7 +46,7 @@ def test_sums_are_equal():
         for batch in generated_batches(Simulated(30, 40, 9), 8, (12, 16), 30, device=device):
             total.add(batch)
             lifted.add(batch)
-        found[device] = total.state() | lifted.state()
+        found[device] = total.arrays() | lifted.arrays()
     for k, v in found['cpu'].items():
         exact = k in ('both', 'either', 'active', 'places', 'compared', 'fold_count')
         assert np.allclose(v, found['cuda'][k], rtol=0 if exact else 1e-3, atol=0 if exact else 1e-5 * max(abs(v).max(), 1)), k

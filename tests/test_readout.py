@@ -29,7 +29,7 @@ def test_a_run_of_the_readout(world, tmp_path):
     assert np.allclose(maps.sum('semantic'), alignment.tau * z[0], atol=1e-3) # the dissection takes the model's own activations
     assert model.position.std() > 0 and np.isfinite(analysis.calibration()['network']['bits'])
     probe = open_probe(model, analysis.found.regions, analysis.size)
-    batch = batch_of([probe[0]], probe, model)
+    batch = batch_of([probe[0]], model)
     assert torch.equal(batch.activations, model.activate(batch.logits)) and (batch.activations == 0).any() # sparse
     written = (tmp_path/'run/phase1/best.safetensors').stat().st_mtime_ns
     Analysis(data=world, out=tmp_path/'run', model='readout', **SMALL).phase2()
