@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'COMMANDS', 'STAGES', 'Parser', 'meant', 'analysis_file',
-           'declared', 'home_path', 'notebook_options', 'reading_option', 'data_options', 'world_options', 'world',
-           'check_options', 'check', 'download_options', 'fetch_data', 'list_models', 'numbers', 'picture_options',
-           'predict_options', 'predict', 'explain_options', 'explain', 'done', 'score_options', 'score',
-           'people_options', 'people', 'reading_of', 'given', 'run_options', 'run_models', 'family_parameters',
-           'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage', 'compare_options', 'compare',
-           'run_option', 'report', 'explore_options', 'explore', 'parser', 'main']
+           'declared', 'home_path', 'notebook_options', 'run_folder_options', 'reading_option', 'data_options',
+           'world_options', 'world', 'check_options', 'check', 'download_options', 'fetch_data', 'list_models',
+           'numbers', 'picture_options', 'predict_options', 'predict', 'explain_options', 'explain', 'done',
+           'score_options', 'score', 'people_options', 'people', 'reading_of', 'named_run', 'source_of', 'given',
+           'given_data', 'run_options', 'run_models', 'family_parameters', 'show_family', 'side_by_side',
+           'stage_options', 'train_options', 'stage', 'compare_options', 'compare', 'run_option', 'report',
+           'explore_options', 'explore', 'parser', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, subprocess, sys
@@ -69,7 +70,7 @@ def declared(
     return {line['name']: line.groupdict() for line in lines if line}
 
 # %% ../nbs/59_cli.ipynb #c1a00007
-OWN = 'model', 'data', 'out', 'probe', 'reading' # parameters with options of their own
+OWN = 'model', 'data', 'out', 'probe', 'reading', 'retrain' # parameters with options of their own
 
 def home_path(
     text: str, # e.g. '~/data'
@@ -87,7 +88,19 @@ def notebook_options(
         parser.add_argument('--' + name.replace('_', '-'), metavar=p['kind'].upper(), help=text)
     text = ("settings: light, for a laptop (the default); photos, 240 x 320 px and 512 bases; published, the paper's, "
             'for a GPU; tiny, to see that it works. Other options still count')
-    parser.add_argument('--preset', choices=['light', 'photos', 'published', 'tiny'], default='light', help=text)
+    parser.add_argument('--preset', choices=['light', 'photos', 'published', 'tiny'], help=text)
+
+def run_folder_options(
+    parser: Parser, # receives the options
+): # nothing
+    "A run that is there, or a new one: where it is, and where its settings come from."
+    text = 'folder of a run: everything that is not said comes from its run.json'
+    parser.add_argument('run', nargs='?', type=home_path, metavar='RUN', help=text)
+    parser.add_argument('--out', type=home_path, help='folder of a new run, or of one that is there')
+    text = 'run.json of another run: everything that is not said is as it was there'
+    parser.add_argument('--config', type=home_path, metavar='RUN.JSON', help=text)
+    text = 'train again where the run folder holds a model that was trained with other options, data or code'
+    parser.add_argument('--retrain', action='store_true', help=text)
 
 def reading_option(
     parser: Parser, # receives the option
@@ -243,47 +256,83 @@ def reading_of(args) -> dict: # option of a reader -> value
 PATHS = 'data', 'out', 'probe', 'checkpoint', 'plugin', 'weights' # parameters that are files or folders
 NAMED_WEIGHTS = 'imagenet', 'lite0' # that are no file
 
+def named_run(
+    args, # parsed
+) -> str: # run folder
+    "Where a run is; raises `ParameterError` where that is not said, or said twice."
+    if args.run and args.out and Path(args.run).resolve() != Path(args.out).resolve():
+        raise ParameterError(f'{args.run}: is a run, and --out is another folder; for another run with the same '
+                             f'settings write --config {args.run} --out {args.out}.')
+    if args.run: existing_file(Path(args.run)/'run.json', 'the record of a run')
+    if not (args.run or args.out): raise ParameterError('out: give the folder of a run, or --out for a new one.')
+    return args.run or args.out
+
+def source_of(
+    args, # parsed
+) -> dict: # parameters of the run that settings come from; empty where there is none
+    "What a run.json says."
+    if not (args.run or args.config): return {}
+    from saliency_nb.runs import recorded_parameters
+    return recorded_parameters(args.run or args.config)
+
 def given(
     args, # parsed
-    model: str, # host
+    model: str | None, # host; None: that of the run, or readout
     out, # run folder
 ) -> dict: # all parameters of the model analysis, paths made absolute
     "What the user set; raises `ParameterError` where a value cannot be used."
-    from saliency_nb.runs import analysis_parameters, checked_parameters, gathered, load_plugin, located, preset
+    from saliency_nb.runs import analysis_parameters, checked_parameters, load_plugin, located, preset
     options = [k for k in analysis_parameters('model') if k not in OWN]
     set_by_hand = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
     if args.plugin: load_plugin(located(args.plugin))
-    parts = {k: v for k in PARTS if (v := getattr(args, k))}
-    if bool(parts) == bool(args.data):
-        raise ParameterError('data: give either --data FOLDER, or its parts (--images, --fixations, ...).')
-    data = args.data or gathered(writable_folder(out)/'data', **parts)
-    found = preset(args.preset, model) | set_by_hand
-    found |= dict(model=model, data=data, out=out, probe=args.probe or '', reading=shlex.join(args.reading))
+    found = source_of(args)
+    model = model or found.get('model', 'readout')
+    if args.preset or not found: found |= preset(args.preset or 'light', model)
+    found |= set_by_hand | dict(model=model, out=out, data=given_data(args, found, out), retrain=args.retrain)
+    if args.probe is not None: found |= dict(probe=args.probe)
+    if args.reading: found |= dict(reading=shlex.join(args.reading))
     absolute = {k: str(located(found[k])) for k in PATHS if found.get(k) and found[k] not in NAMED_WEIGHTS}
     return checked_parameters('model', found | absolute)
 
+def given_data(
+    args, # parsed
+    found: dict, # parameters of a run; may be empty
+    out, # run folder
+): # folder of a data set
+    "Where the data are: said as one folder, as its parts, or in a run.json."
+    parts, before = {k: v for k in PARTS if (v := getattr(args, k))}, found.get('data')
+    if parts and args.data or not (parts or args.data or before):
+        raise ParameterError('data: give either --data FOLDER, or its parts (--images, --fixations, ...).')
+    if not (parts or args.data or os.path.exists(before)):
+        raise DataError(f'{before}: the data of this run are not there any more; say where they are now (--data).')
+    if not parts: return args.data or before
+    from saliency_nb.core import fingerprint
+    from saliency_nb.runs import gathered
+    name = fingerprint({k: os.path.abspath(v) for k, v in parts.items()})
+    return gathered(writable_folder(out)/f'data_{name[:8]}', **parts)
+
 def run_options(c):
+    run_folder_options(c)
     data_options(c)
-    c.add_argument('--model', nargs='+', default=['readout'], help='registered hosts (default: readout, bases on a frozen backbone); several are compared in the end')
+    text = 'registered hosts (default: readout, bases on a frozen backbone); several are compared in the end'
+    c.add_argument('--model', nargs='+', default=[None], help=text)
     text = ('train N times, from the seeds seed, seed + 1, ..., on the same split of the data: a family of runs, '
             'in folders seed_0, seed_1, ...')
     c.add_argument('--seeds', type=int, metavar='N', help=text)
-    text = 'run folder; with several models, one folder in it for each'
-    c.add_argument('--out', type=home_path, required=True, help=text)
     notebook_options(c)
 
 def run_models(args):
     "saliency-nb run"
     from saliency_nb.runs import check_network, run
-    several = len(args.model) > 1
-    folders = {m: Path(args.out)/m if several else Path(args.out) for m in args.model}
+    several, out = len(args.model) > 1, Path(named_run(args))
+    folders = {m: out/m if several else out for m in args.model}
     families = {folder: family_parameters(args, m, folder) for m, folder in folders.items()}
     if several or args.seeds: # the last must not fail when the first has been trained
         for parameters in families.values(): check_network(SimpleNamespace(**parameters[0]))
     pages = [run(**parameters) for family in families.values() for parameters in family]
     if args.seeds:
         for folder in folders.values(): show_family(folder)
-    if several: pages.append(side_by_side(folders.values(), args.out))
+    if several: pages.append(side_by_side(folders.values(), out))
     for page in pages: print(f'report: {page}')
 
 def family_parameters(
@@ -327,9 +376,9 @@ def side_by_side(
 
 # %% ../nbs/59_cli.ipynb #c1a00011
 def stage_options(c):
+    run_folder_options(c)
     data_options(c)
-    c.add_argument('--model', default='readout', help='registered host (default: readout)')
-    c.add_argument('--out', type=home_path, required=True, help='run folder')
+    c.add_argument('--model', help='registered host (default: readout)')
     notebook_options(c)
 
 def train_options(c):
@@ -340,8 +389,8 @@ def train_options(c):
 def stage(args):
     "saliency-nb train, thresholds, dissect, contributions"
     from saliency_nb.runs import Analysis
-    names = args.command in ('dissect', 'contributions')
-    analysis = Analysis(names=names, **given(args, args.model, args.out))
+    names, out = args.command in ('dissect', 'contributions'), Path(named_run(args))
+    analysis = Analysis(names=names, **given(args, args.model, out))
     if args.command == 'train':
         for phase in args.phase: (analysis.original, analysis.phase1, analysis.phase2)[phase]()
         files = [f'{("original", "phase1", "phase2")[p]}/best.safetensors' for p in args.phase]
@@ -354,7 +403,7 @@ def stage(args):
     else:
         print(analysis.contributions().round(3).to_string(index=False))
         files = ['contributions.csv']
-    for f in files: print(f'written: {Path(args.out)/f}')
+    for f in files: print(f'written: {out/f}')
 
 def compare_options(c):
     c.add_argument('runs', nargs='+', type=home_path, help='run folders')
