@@ -6,13 +6,16 @@
 __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'PRECISION', 'SENSIBLE', 'METRICS', 'NAMES',
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
-           'evaluate', 'device_of', 'mean_scores', 'History', 'train', 'resumable', 'keep_last', 'lightning_trainer',
-           'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope',
-           'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images', 'know_position', 'BeforeReadout',
-           'trained_host', 'fit_bases', 'reconstructed', 'sampled_features', 'reconstruction_quality']
+           'evaluate', 'device_of', 'mean_scores', 'Progress', 'duration', 'told', 'History', 'train', 'resumable',
+           'keep_last', 'lightning_trainer', 'check_normalisation', 'quiet', 'with_activations', 'on_grid',
+           'logit_maps', 'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others',
+           'Images', 'know_position', 'last_convolution', 'BeforeReadout', 'trained_host', 'fit_bases',
+           'fit_directions', 'reconstructed', 'sampled_features', 'reconstruction_quality', 'compared_with_original',
+           'fit_summary', 'fit_sentence']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
+from contextlib import contextmanager
 from copy import deepcopy
 from numbers import Integral, Real
 from pathlib import Path
@@ -266,6 +269,52 @@ def mean_scores(
 ) -> pd.DataFrame: # index: metric; columns mean, standard error over images
     "Mean score and its standard error over images."
     return pd.DataFrame(dict(mean=table.mean(), standard_error=table.std() / len(table)**.5))
+
+# %% ../nbs/23_training.ipynb #5e0e0002
+class Progress:
+    "Lines that say how far something is: the first after some seconds, then one every half minute."
+    def __init__(self,
+        what: str, # is being done
+        total: int, # how many pieces
+        unit: str = 'images', # of what
+        first: float = 5., # seconds before anything is said
+        every: float = 30., # seconds between lines
+        say=print, # shows a line
+    ):
+        self.what, self.total, self.unit, self.every, self.say = what, total, unit, every, say
+        self.done, self.start = 0, time.time()
+        self.due = self.start + first
+
+    def add(self, count: int = 1): # pieces that are about to be done
+        "Count, and say how far it is when that is due."
+        now = time.time()
+        if now >= self.due and 0 < self.done < self.total:
+            left = (now - self.start) / self.done * (self.total - self.done)
+            self.say(f'{self.what}: {self.done:,} of {self.total:,} {self.unit}, about {duration(left)} left')
+            self.due = now + self.every
+        self.done += count
+
+def duration(
+    seconds: float,
+) -> str: # e.g. '40 s', '3 min'
+    "A time to wait, in words."
+    return f'{max(1, round(seconds))} s' if seconds < 90 else f'{round(seconds / 60)} min'
+
+@contextmanager
+def told(
+    what: str, # is being done
+    total: int, # images that go through the models, together
+    *models, # whose hosts see them
+    **more, # of `Progress`
+):
+    "Within it, images that go through models are counted."
+    progress = Progress(what, total, **more)
+    def count(host, inputs): progress.add(len(inputs[0]))
+    hosts = {id(m.host): m.host for m in models}.values()
+    hooks = [host.register_forward_pre_hook(count) for host in hosts]
+    try: yield progress
+    finally:
+        for hook in hooks: hook.remove()
 
 # %% ../nbs/23_training.ipynb #da98a1ba
 class History(L.Callback):
@@ -563,18 +612,38 @@ def know_position(
     return model
 
 # %% ../nbs/23_training.ipynb #7151f725
+def last_convolution(
+    readout: torch.nn.Module, # a convolution, or layers that end in one
+    of: str, # whose readout, for the sentence
+) -> torch.nn.Conv2d: # from D channels to the saliency logit
+    "The layer whose input is factorised; raises `ParameterError` where bases cannot stand before it."
+    last = readout[-1] if isinstance(readout, torch.nn.Sequential) else readout
+    if isinstance(last, torch.nn.Conv2d):
+        size, plain = last.kernel_size, last.stride == last.dilation == (1, 1) and last.groups == 1 and last.padding_mode == 'zeros'
+        same = size in ((1, 1), (3, 3)) and last.padding in ('same', (size[0] // 2, size[1] // 2))
+        if plain and same and last.out_channels == 1: return last
+    raise ParameterError(f"{of}: its readout does not end in a convolution of 1 x 1 or 3 x 3 to one channel, of the same size "
+                         "and without an activation, so it has no features to put bases on; train it factorised instead.")
+
 class BeforeReadout(torch.nn.Module):
     "Everything of a trained model before its last convolution, as a host."
     def __init__(self,
         model: OriginalSaliency, # trained
     ):
         super().__init__()
-        layers = list(model.readout) if isinstance(model.readout, torch.nn.Sequential) else [model.readout]
-        if not isinstance(layers[-1], torch.nn.Conv2d) or layers[-1].kernel_size != (3, 3) or layers[-1].bias is not None:
-            raise ParameterError(f"{type(model.host).__name__}: its readout does not end in a 3 x 3 convolution without bias, so it has no features to put bases on; train it factorised instead.")
-        self.host, self.head, self.resize = model.host, torch.nn.Sequential(*layers[:-1]), getattr(model.host, 'resize', 'probability')
-        self.dim, self.last = layers[-1].in_channels, [layers[-1]] # in a list: not part of this module
+        last = last_convolution(model.readout, type(model.host).__name__)
+        before = list(model.readout)[:-1] if isinstance(model.readout, torch.nn.Sequential) else []
+        self.host, self.head = model.host, torch.nn.Sequential(*before)
+        self.resize, self.dim = getattr(model.host, 'resize', 'probability'), last.in_channels
+        self.last = [last] # in a list: not part of this module
+        if last.bias is not None: self.register_buffer('level', last.bias.detach().clone())
+
     def forward(self, images): return self.head(self.host(images))
+
+    def kernel(self) -> torch.Tensor: # (1, D, 3, 3)
+        "Weights of the last convolution."
+        weight = self.last[0].weight.detach()
+        return weight if weight.shape[-1] == 3 else torch.nn.functional.pad(weight, (1, 1, 1, 1))
 
 def trained_host(of: str, **options) -> torch.nn.Module: # a host
     "`BeforeReadout` of a registered host, by name, for checkpoints."
@@ -592,24 +661,40 @@ def fit_bases(
     batch: int = 1024, # places per step
     lr: float = 1e-2, # at the start; it falls to zero along a cosine
     seed: int = 0, # of places and start
+    say=print, # shows how far it is
 ) -> FactorizedSaliency: # in phase 1, with the model's own features and readout
     "Fit bases to the frozen features of a trained model."
     host, device = BeforeReadout(model).eval(), device_of(model)
     second = FactorizedSaliency(host, n_bases, 1, model.upsampling).to(device)
-    second.readout.weight.data.copy_(host.last[0].weight.data)
+    second.readout.weight.data.copy_(host.kernel())
     if hasattr(model, 'recipe'): second.recipe = dict(host='trained', options=dict(of=model.recipe['host'], **model.recipe['options']))
     torch.manual_seed(derived_seed(seed, 'bases'))
     v = sampled_features(host, dataset, places).to(device)
-    scale, p = v.std(), second.bases.weight
-    p.data.copy_((torch.randn(n_bases, v.shape[1]) * 2 / n_bases**.5).to(p)[..., None, None])
-    second.bases.requires_grad_(True)
-    adam = torch.optim.Adam([p], lr)
+    start = torch.randn(n_bases, v.shape[1]) * 2 / n_bases**.5
+    second.bases.weight.data.copy_(start[..., None, None])
+    fit_directions(second.bases.weight, v, steps, batch, lr, Progress('bases', steps, 'steps', say=say))
+    return freeze_below_readout(second).eval()
+
+def fit_directions(
+    p: torch.nn.Parameter, # (N, D, 1, 1) bases, fitted in place
+    v: torch.Tensor, # (places, D) features
+    steps: int, # of Adam
+    batch: int, # places per step
+    lr: float, # at the start; it falls to zero along a cosine
+    progress: Progress, # of the steps
+):
+    "Adam on the squared error of the reconstruction."
+    p.requires_grad_(True)
+    scale, adam = v.std(), torch.optim.Adam([p], lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     for _ in range(steps):
-        x = v[torch.randint(len(v), (min(batch, len(v)),)).to(device)]
+        progress.add()
+        x = v[torch.randint(len(v), (min(batch, len(v)),)).to(v.device)]
         loss = ((reconstructed(x, p[..., 0, 0]) - x) / scale).square().mean()
-        adam.zero_grad(); loss.backward(); adam.step(); schedule.step()
-    return freeze_below_readout(second).eval()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
 
 def reconstructed(
     v: torch.Tensor, # (places, D) features
@@ -640,3 +725,56 @@ def reconstruction_quality(
     v = sampled_features(model.host, dataset, places)
     with torch.no_grad(): rest = v - reconstructed(v, model.bases.weight[..., 0, 0].cpu())
     return 1 - (rest.square().sum() / (v - v.mean(0)).square().sum()).item()
+
+# %% ../nbs/23_training.ipynb #5e0e0005
+@torch.no_grad()
+def compared_with_original(
+    original: OriginalSaliency, # trained
+    fitted: FactorizedSaliency, # in phase 1, from `fit_bases`
+    dataset: Dataset, # images that were not used to fit
+    batch: int = 8, # images per forward pass
+) -> pd.DataFrame: # one row per image: squares (of the features about their mean), rest (of that, after the bases), cc, cc_other, difference
+    "What bases leave of features and predictions, image by image."
+    mean = sampled_features(fitted.host, dataset, 20).mean(0)[None, :, None, None]
+    rows, before = [], None
+    for items in DataLoader(dataset, batch):
+        images = items['image'].to(device_of(original))
+        v = fitted.host(images).cpu()
+        rest = v - fitted.read_out(images).cpu()
+        found = dict(squares=(v - mean).square().sum((1, 2, 3)), rest=rest.square().sum((1, 2, 3)))
+        whole, parts = original(images).cpu(), fitted(images).cpu()
+        last = whole[:1] if before is None else before
+        found |= dict(cc=cc(parts, whole), cc_other=cc(parts, torch.cat([last, whole[:-1]])))
+        found |= dict(difference=(parts - whole).abs().amax((1, 2)) / whole.amax((1, 2)))
+        rows.append(pd.DataFrame({k: t.double() for k, t in found.items()}, index=items['id']))
+        before = whole[-1:]
+    table = pd.concat(rows).rename_axis('image')
+    table.iloc[0, table.columns.get_loc('cc_other')] = np.nan # nothing came before it
+    return table
+
+def fit_summary(
+    table: pd.DataFrame, # from `compared_with_original`
+    draws: int = 1000, # resamples of the images
+    seed: int = 0, # of the resamples
+) -> dict: # variance, cc, cc_other: (value, low, high); difference: largest, as a share of the original map's largest value
+    "What bases carry of a trained model, with 95% intervals over images."
+    weights = rng(seed, 'fit').multinomial(len(table), np.full(len(table), 1 / len(table)), draws)
+    def share(w): return 1 - (w @ table.rest.to_numpy()) / (w @ table.squares.to_numpy())
+    def mean(w, column):
+        known = table[column].notna().to_numpy()
+        total = w[..., known].sum(-1)
+        return w[..., known] @ table[column].to_numpy()[known] / np.where(total, total, np.nan)
+    def with_interval(statistic):
+        low, high = np.nanquantile(statistic(weights), [.025, .975])
+        return [float(statistic(np.ones(len(table)))), float(low), float(high)]
+    found = dict(variance=with_interval(share)) | {k: with_interval(lambda w: mean(w, k)) for k in ('cc', 'cc_other')}
+    return found | dict(difference=float(table.difference.max()), images=len(table))
+
+def fit_sentence(
+    summary: dict, # from `fit_summary`
+) -> str: # one sentence
+    "A fit, in words."
+    def told(values): return '{:.3f} ({:.3f} to {:.3f})'.format(*values)
+    return (f"On {summary['images']} images that they were not fitted to, the bases carry {told(summary['variance'])} of the variance "
+            f"of the features; CC with the original's prediction {told(summary['cc'])}, with that for another image "
+            f"{told(summary['cc_other'])}; largest difference {summary['difference']:.1%} of a map's largest value.")
