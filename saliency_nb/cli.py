@@ -156,12 +156,13 @@ def check_options(c):
 
 def check(args):
     "saliency-nb check-data"
-    from saliency_nb.checks import check_data
+    from saliency_nb.checks import advice_sentences, check_data
     writable_folder(args.out)
     checked = check_data(args.data, args.out, args.strict, reading=reading_of(args))
     print(f'report: {Path(args.out)/"index.html"}')
     if not checked.usable: raise DataError(checked.sentence)
     print(checked.sentence)
+    for line in advice_sentences(checked.contents, checked.summary['advice']): print(line)
 
 def download_options(c):
     c.add_argument('name', nargs='?', help='name of the data set, see --list')
@@ -442,16 +443,19 @@ def compare(args):
     "saliency-nb compare"
     from saliency_nb.runs import family_of
     for folder in args.runs:
-        for r in family_of(folder): existing_file(r/'contributions.csv', 'the contributions of a run')
+        for r in family_of(folder): existing_file(r/'run.json', 'the record of a run')
     print(f'report: {side_by_side(args.runs, args.out)}')
 
 def run_option(c): c.add_argument('run', type=home_path, help='run folder')
 
 def report(args):
     "saliency-nb report"
-    notebook = existing_file(Path(args.run)/'model.ipynb', 'the executed notebook of a run')
-    from saliency_nb.runs import html_report
-    print(f'report: {html_report(notebook)}')
+    existing_file(Path(args.run)/'run.json', 'the record of a run')
+    from saliency_nb.runs import html_report, recorded_parameters, run
+    notebook = Path(args.run)/'model.ipynb'
+    if notebook.is_file(): return print(f'report: {html_report(notebook)}')
+    print(f'{args.run}: was made by single commands; the analysis is executed now, and what is there is not made again')
+    print(f'report: {run(**recorded_parameters(args.run))}')
 
 def explore_options(c):
     run_option(c)

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'WORDS', 'TYPES', 'LEAST', 'APART', 'NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY',
-           'JUDGED', 'UNITS', 'PEOPLE', 'NOTHING_COMPARED', 'KERNEL', 'RunFolder', 'absolute_paths', 'relative_paths',
-           'record_of', 'analysis_path', 'literal_path', 'declared_parameters', 'analysis_parameters', 'whole_number',
-           'finite_number', 'texts', 'typed', 'check_range', 'checked_parameters', 'own_parameters', 'told_apart',
-           'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts', 'read_as', 'scored_regions',
-           'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis', 'chosen_device',
-           'load_plugin', 'host_options', 'network_shape', 'check_network', 'given_model', 'original_model', 'preset',
-           'epoch_numbers', 'hosts_of', 'fit_parameters', 'trained_size', 'fit', 'same_pictures', 'exchanged',
-           'own_kernel', 'execute', 'html_report', 'located', 'recorded_parameters', 'run', 'opened', 'prepared',
-           'family_of', 'results_of', 'family_summary']
+           'JUDGED', 'UNITS', 'PLACED', 'UNNAMED', 'PEOPLE', 'NOTHING_COMPARED', 'KERNEL', 'RunFolder',
+           'absolute_paths', 'relative_paths', 'record_of', 'analysis_path', 'literal_path', 'declared_parameters',
+           'analysis_parameters', 'whole_number', 'finite_number', 'texts', 'typed', 'check_range',
+           'checked_parameters', 'own_parameters', 'told_apart', 'RunData', 'open_data', 'known_truth', 'opened_splits',
+           'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered',
+           'Analysis', 'chosen_device', 'load_plugin', 'host_options', 'network_shape', 'check_network', 'given_model',
+           'original_model', 'preset', 'epoch_numbers', 'hosts_of', 'fit_parameters', 'trained_size', 'fit',
+           'same_pictures', 'exchanged', 'own_kernel', 'execute', 'shortened', 'html_report', 'located',
+           'recorded_parameters', 'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, json, math, os, shlex, shutil, sys, tempfile, time
@@ -44,6 +44,8 @@ from .thresholds import UsualMaps, adaptive_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
+from .models import load_model
+from .predict import predict_files
 from .contributions import contributions as contribution_table
 from .uncertainty import contrast_effects, family_means
 from .people import agreement_with_people, beside_people, count_objects, fit_counts, people_maps, predicted_maps, seen_by_all
@@ -456,7 +458,7 @@ class Analysis:
     def __init__(self,
         out, # run folder
         data, # folder for `open_data`
-        names: bool = True, # named regions are needed; False: for trainings, scores and thresholds only
+        names: bool | None = True, # named regions are needed; None: used where there are some; False: for trainings, scores and thresholds only
         **parameters, # of nbs/analyses/model.ipynb
     ):
         p = self.p = SimpleNamespace(**checked_parameters('model', dict(out=out, data=data) | parameters))
@@ -468,7 +470,7 @@ class Analysis:
         self.shape = network_shape(p)
         reading = reading_options(p.reading)
         self.found = open_data(p.data, p.data_seed, min_images=p.min_images, probe=p.probe, lenient=p.lenient,
-                               names=names, reading=reading)
+                               names=names is not False, reading=reading)
         if names: self.need_regions()
         self.check()
         self.sets = {name: SaliencyDataset(getattr(self.found, name), self.size) for name in ('train', 'select', 'val')}
@@ -845,6 +847,7 @@ def fit(
 from .units import measure_model, verdict
 
 UNITS = 'units.json', 'units.csv'
+PLACED = 40 # training images that places are drawn from
 
 @patch
 def units(self: Analysis) -> dict: # as from `gate`; probe, switched_off, active, code_dimensions
@@ -856,7 +859,8 @@ def units(self: Analysis) -> dict: # as from `gate`; probe, switched_off, active
     settings = dict(size=self.size, seed=self.p.seed, group=group)
     def make():
         model, training = self.models()['phase 2'], self.sets['train']
-        found, table = measure_model(model, training, regions, batch=self.p.batch, **settings)
+        with told('units', len(regions) + min(len(training), PLACED), model):
+            found, table = measure_model(model, training, regions, batch=self.p.batch, **settings)
         write_json(found, self.run/UNITS[0])
         with whole_file(self.run/UNITS[1]) as part: table.to_csv(part, index=False)
     inputs = dict(phase2=self.phase2(), data=self.data, regions=self.named())
@@ -875,7 +879,9 @@ def scores(self: Analysis) -> pd.DataFrame: # index: model, image; columns: metr
     def make():
         models, elsewhere = self.models(), self.elsewhere()
         if 'phase 1' in models: models['phase 2 before training'] = models['phase 1'].to_phase2()
-        with whole_file(self.run/'scores.csv') as part: pd.concat({k: evaluate(m, self.loaded('val'), elsewhere=elsewhere) for k, m in models.items()}, names=['model', 'image']).to_csv(part)
+        with told('scores', len(models) * len(self.sets['val']), *models.values()):
+            tables = {k: evaluate(m, self.loaded('val'), elsewhere=elsewhere) for k, m in models.items()}
+        with whole_file(self.run/'scores.csv') as part: pd.concat(tables, names=['model', 'image']).to_csv(part)
     self.stage('scores', make, ['scores.csv'], CHAPTERS, data=self.data, phase2=self.phase2(), **(dict(original=self.original()) if self.p.original else {}))
     return read_table(self.run/'scores.csv').set_index(['model', 'image'])
 
@@ -889,7 +895,7 @@ def elsewhere(self: Analysis) -> tuple: # as from `other_images`
 def calibration(self: Analysis) -> dict: # network: tau, bits, bits_sigmoid; position: tau, bits, map (h, w) in nats
     "calibration.json: the logit as a log density, and position alone, fitted to the images that choose the epoch."
     def make():
-        z, counts = logit_maps(self.models()['phase 2'], self.loaded('select'), self.p.batch)
+        z, counts = self.logits(self.models()['phase 2'], 'calibration')
         usual = position_map(self.elsewhere()[1], z.shape[1:])
         position = calibrate(usual, counts)
         network = calibrate(z, counts) | dict(bits_sigmoid=bits_per_fixation(torch.nn.functional.logsigmoid(z), counts))
@@ -897,6 +903,15 @@ def calibration(self: Analysis) -> dict: # network: tau, bits, bits_sigmoid; pos
         write_json(dict(network=network, position=position), self.run/'calibration.json')
     self.stage('calibration', make, ['calibration.json'], CHAPTERS, data=self.data, phase2=self.phase2(), size=self.size)
     return read_json(self.run/'calibration.json')
+
+@patch
+def logits(self: Analysis,
+    model, # on the device
+    what: str, # is being done
+) -> tuple: # as from `logit_maps`
+    "Logits and fixations on the images that choose the epoch."
+    items = self.loaded('select')
+    with told(what, len(items), model): return logit_maps(model, items, self.p.batch)
 
 @patch
 def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
@@ -914,7 +929,8 @@ def references(self: Analysis,
 ) -> tuple: # thresholds (basis,); usual maps, as from `UsualMaps.result`
     "What a model does on the training images, by one pass."
     usual = UsualMaps(model.activate)
-    thresholds = adaptive_thresholds(model, self.sets['train'], self.p.quantile, self.p.batch, also=(usual,), folder=self.run/'partial')
+    images, known = self.sets['train'], dict(also=(usual,), folder=self.run/'partial')
+    with told('thresholds', len(images), model): thresholds = adaptive_thresholds(model, images, self.p.quantile, self.p.batch, **known)
     return thresholds, usual.result()
 
 @patch
@@ -950,8 +966,8 @@ def pass_over(self: Analysis,
     effects = Adjustment(regions, len(thresholds), usual, inside=same_pictures(self.found.train, regions))
     position = np.array(self.calibration()['position']['map'])
     seen = *self.found.train.ids, *self.found.select.ids
-    alignment = dissect(model, regions, thresholds, self.size, p.batch, trained=seen, tau=tau, position=position,
-                        also=(effects,), folder=self.run/'partial')
+    known = dict(trained=seen, tau=tau, position=position, also=(effects,), folder=self.run/'partial')
+    with told(files[0], len(regions), model): alignment = dissect(model, regions, thresholds, self.size, p.batch, **known)
     try: adjusted = solved(effects)
     except ParameterError as e: adjusted = xr.Dataset(attrs=dict(note=str(e)))
     for file, found in zip(files, (alignment, adjusted)):
@@ -960,7 +976,11 @@ def pass_over(self: Analysis,
 @patch
 def resumably(self: Analysis, make): # a function like `make`
     "Make a stage that keeps its sums in partial/ while it works, so that it goes on after an interruption; they go when it is done."
-    def whole(): make(); shutil.rmtree(self.run/'partial', ignore_errors=True)
+    partial = self.run/'partial'
+    def whole():
+        if partial.is_dir() and any(partial.iterdir()): print('goes on with what an interrupted command has left in partial/')
+        make()
+        shutil.rmtree(partial, ignore_errors=True)
     return whole
 
 @patch
@@ -1001,6 +1021,23 @@ def contributions(self: Analysis) -> pd.DataFrame: # one row per semantic
     self.stage('contributions', make, ['contributions.csv'], (*DISSECTED, 'contributions'), dissection=self.made['dissection'], top=self.p.top, seed=self.p.seed)
     return read_table(self.run/'contributions.csv')
 
+# %% ../nbs/56_runs.ipynb #56d00021
+UNNAMED = ('{data} holds no named regions (data/README.md), so nothing is said about things and their bases: the model is '
+           'trained and scored, and a map for each scored image is written. For the rest, name things or give a probe (--probe).')
+
+@patch
+def maps(self: Analysis) -> Path: # the folder
+    "maps/: the prediction for each scored image, under its name and of its size (16-bit PNG, the largest value white)."
+    pictures, folder = list(self.found.val.images.path), self.run/'maps'
+    def make():
+        shutil.rmtree(folder, ignore_errors=True)
+        model = load_model(self.run.path)
+        with told('maps', len(pictures), model): predict_files(model, pictures, folder)
+    calibration = self.calibration()
+    known = dict(data=self.data, phase2=self.phase2(), size=self.size, tau=calibration['network']['tau'])
+    self.stage('maps', make, ['maps'], (*CHAPTERS, 'predict'), **known)
+    return folder
+
 # %% ../nbs/56_runs.ipynb #97277cbf
 @patch
 def seen_by_people(self: Analysis) -> FixationSet | None: # None: there are none
@@ -1030,11 +1067,12 @@ def compare_with_people(self: Analysis):
     "Count people's fixations and the model's on the objects of the images that people saw, and compare them."
     seen, regions = self.seen_by_people(), self.found.regions
     tau = self.calibration()['network']['tau']
-    expected = list(predicted_maps(self.models()['phase 2'], SaliencyDataset(seen, self.size), tau))
+    model = self.models()['phase 2']
+    with told('people', len(seen), model): expected = list(predicted_maps(model, SaliencyDataset(seen, self.size), tau))
     people = count_objects(people_maps(seen, expected[0][1].shape[1:]), regions, crossed=seen_by_all(seen))
-    model = count_objects(expected, regions)
-    table = beside_people(people, model)
-    agreement = agreement_with_people(people, model) if len(table) > 2 else NOTHING_COMPARED[1]
+    predicted = count_objects(expected, regions)
+    table = beside_people(people, predicted)
+    agreement = agreement_with_people(people, predicted) if len(table) > 2 else NOTHING_COMPARED[1]
     self.write_people(table, agreement.rename_axis('agreement').reset_index(), fit_counts(people))
 
 @patch
@@ -1140,7 +1178,7 @@ def control(self: Analysis,
     def make():
         (self.run/'controls').mkdir(exist_ok=True)
         model = self.ready(network().eval())
-        tau = calibrate(*logit_maps(model, self.loaded('select'), self.p.batch))['tau']
+        tau = calibrate(*self.logits(model, files[0]))['tau']
         self.pass_over(model, self.references(model), tau, *files)
     known = dict(data=self.data, regions=self.named(), size=self.size, quantile=self.p.quantile, calibration=self.made['calibration'])
     self.stage(files[0], self.resumably(make), files, DISSECTED, **known, **inputs)
@@ -1166,21 +1204,34 @@ def execute(
     name: str, # of the analysis
     folder, # for the executed notebook and its HTML
     show: bool = True, # print what the notebook prints
+    without: tuple = (), # tags of cells that are left out
     **parameters, # of the notebook
 ) -> Path: # the HTML report
     "Execute an analysis by papermill; an error of the user's is raised as `SaliencyError`, and the notebook so far is kept."
     known = checked_parameters(name, parameters)
     notebook = writable_folder(folder)/f'{name}.ipynb'
-    source, target = map(literal_path, (analysis_path(name), notebook))
     shown = sys.stdout if show else None
     try:
-        with own_kernel():
+        with own_kernel(), tempfile.TemporaryDirectory() as place:
+            source, target = map(literal_path, (shortened(analysis_path(name), without, place), notebook))
             pm.execute_notebook(source, target, {k: known[k] for k in parameters}, cwd=os.getcwd(), kernel_name=KERNEL,
                                 progress_bar=False, stdout_file=shown, extra_arguments=['--log-level=50'])
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
         raise
     return html_report(notebook)
+
+def shortened(
+    notebook: Path, # to execute
+    without: tuple, # tags of cells that are left out
+    place, # folder for the copy
+) -> Path: # the notebook, or a copy without those cells
+    "A notebook without the cells of some tags."
+    if not without: return notebook
+    nb = nbformat.read(notebook, 4)
+    nb.cells = [c for c in nb.cells if not set(without) & set(c.metadata.get('tags', ()))]
+    nbformat.write(nb, Path(place)/notebook.name)
+    return Path(place)/notebook.name
 
 def html_report(
     notebook, # executed notebook
@@ -1222,7 +1273,10 @@ def run(
 ) -> Path: # the HTML report
     "The whole analysis of one model in a run folder; finished stages are not made again."
     data, out = str(located(data)), located(out)
-    page = execute('model', out, show, model=model, data=data, out=str(out), **parameters)
+    named = bool(parameters.get('probe')) or not os.path.isdir(data) or bool(region_layouts(Path(data)))
+    if not named: print(UNNAMED.format(data=data))
+    without = () if named else ('names',)
+    page = execute('model', out, show, without, model=model, data=data, out=str(out), **parameters)
     shutil.rmtree(out/'features', ignore_errors=True) # kept while they were needed
     return page
 

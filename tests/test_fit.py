@@ -1,6 +1,6 @@
 "Bases for a model that somebody has trained: it stays as it is, and what the bases carry of it is told."
 import json
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np, pytest, torch
 from torch import nn
 from saliency_nb import cli, runs, training
 from saliency_nb.bases import FactorizedSaliency, OriginalSaliency, build_model, load_checkpoint, save_checkpoint
@@ -67,11 +67,9 @@ def test_stages_go_on_from_there(world, tmp_path, capsys):
     assert cli.main([str(a) for a in args]) == 0
     said = capsys.readouterr().out
     assert 'of the variance' in said and "CC with the original's prediction" in said and '64 x 96' in said
-    assert cli.main(['contributions', str(tmp_path/'run'), '--top', '2']) == 0
-    table = pd.read_csv(tmp_path/'run/contributions.csv')
+    assert cli.main(['thresholds', str(tmp_path/'run')]) == 0
     analysis = Analysis(**recorded_parameters(tmp_path/'run'))
-    scores = analysis.scores()
-    assert len(table) > 3 and table.contrast.notna().all() and set(scores.index.levels[0]) >= {'original', 'phase 2'}
+    assert set(analysis.scores().index.levels[0]) >= {'original', 'phase 2'} and capsys.readouterr().out.count('phase1: unchanged') == 2
 
 @pytest.mark.parametrize('change, word', [
     (('    def trained_readout(self): return self.classifier\n', ''), 'trained_readout'), (("register_host('theirs', Theirs)\n", ''), 'registers no host'),

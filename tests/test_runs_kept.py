@@ -1,8 +1,8 @@
 "A trained model is precious: what makes it again, what does not, and what a command needs to be told."
-import json, shutil
+import ast, json, shlex, shutil
 from pathlib import Path
-import pytest
-from saliency_nb import cli, runs
+import nbformat, pandas as pd, pytest
+from saliency_nb import checks, cli, runs, training
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.core import DataError, ParameterError
 from saliency_nb.runs import Analysis, RunFolder, recorded_parameters
@@ -40,13 +40,12 @@ def said(capsys, *arguments):
 
 def contents(folder): return {p.relative_to(folder): p.read_bytes() for p in Path(folder).rglob('*') if p.is_file()}
 
-@pytest.mark.parametrize('options, sentence', [
-    (['--height', '96'], 'height 64 (asked: 96)'), (['--epochs', '2', '--lr', '.1'], 'epochs 1 (asked: 2)'), (['--model', 'salicon'], 'model dinet (asked: salicon)'),
-    (['--epochs2', '3'], 'epochs2 1 (asked: 3)'), (['--seed', '1'], 'seed 0 (asked: 1)'), (['--preset', 'light'], 'asked')], ids=' '.join)
-@pytest.mark.parametrize('command', ['thresholds', 'run'])
+@pytest.mark.parametrize('command, options, sentence', [
+    ('thresholds', ['--height', '96'], 'height 64 (asked: 96)'), ('run', ['--epochs', '2', '--lr', '.1'], 'epochs 1 (asked: 2)'), ('thresholds', ['--model', 'salicon'], 'model dinet (asked: salicon)'),
+    ('run', ['--epochs2', '3'], 'epochs2 1 (asked: 3)'), ('train', ['--preset', 'light'], 'asked')], ids=str)
 def test_other_options_do_not_replace_a_model(command, options, sentence, trained, capsys, untrained):
     before = contents(trained)
-    code, out, err = said(capsys, command, trained, *options) if command == 'thresholds' else analysed(capsys, trained, *options)
+    code, out, err = analysed(capsys, trained, *options) if command == 'run' else said(capsys, command, trained, *options)
     assert code == 1 and sentence in err and '--retrain' in err and '--out' in err and len(err.splitlines()) == 1, err
     assert contents(trained) == before
 
@@ -87,12 +86,13 @@ def test_retrain_uses_the_code_of_today(project, capsys, edited):
     code, out, err = said(capsys, 'train', project/'runs/a', '--retrain')
     assert code == 0 and out.count('made in') == 2 and 'epoch 1/1' in out, out + err
 
-def test_the_probe_is_no_input_of_the_training(trained, project, tmp_path, capsys, untrained):
+def test_the_probe_is_no_input_of_the_training(project, tmp_path, capsys, untrained):
     other = make_world(tmp_path/'other', n_images=16, size=(64, 96), seed=1)
-    run = project/'runs/a'
-    code, out, err = said(capsys, 'contributions', run, '--probe', other)
-    assert code == 0 and 'phase1: unchanged' in out and 'phase2: unchanged' in out, err
-    assert recorded_parameters(run)['probe'] == str(other) # the next command knows it
+    args = cli.parser().parse_args(['dissect', str(project/'runs/a'), '--probe', str(other), '--min-images', '2', '--top', '1'])
+    analysis = Analysis(**cli.given(args, args.model, cli.named_run(args)))
+    assert analysis.phase2() and capsys.readouterr().out.count('not made again') == 2
+    assert set(analysis.found.regions.images.values()) <= set(map(str, other.rglob('*.jpg'))) | set(other.rglob('*.jpg'))
+    assert recorded_parameters(project/'runs/a')['probe'] == str(other) # the next command knows it
 
 def test_a_stage_needs_the_run_folder_only(project, capsys, untrained, monkeypatch):
     "And a project may move: data and run together, the run alone, the data alone."
@@ -165,3 +165,98 @@ def test_a_checkpoint_is_needed_once(world, tmp_path, untrained):
     analysis = Analysis(names=False, **recorded_parameters(tmp_path/'run'))
     assert analysis.phase2() and len(analysis.thresholds()) == 4
     with pytest.raises(ParameterError): Analysis(names=False, **settings) # would train
+
+# runs that end well
+
+@pytest.fixture(scope='module')
+def unnamed(world):
+    "The same data, in which nothing is named."
+    root = world.parent/'unnamed'
+    shutil.copytree(world, root, ignore=shutil.ignore_patterns('scene_graphs.json', 'truth.csv'))
+    return root
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    "Notebooks are executed without a kernel, which takes ten seconds to start."
+    def execute(source, target, parameters, **options):
+        nb, values = nbformat.read(source, 4), {}
+        for cell in nb.cells:
+            if cell.cell_type != 'code': continue
+            exec(cell.source.replace('# | ', '#| '), values)
+            if 'parameters' in cell.metadata.get('tags', ()): values.update(parameters)
+        nbformat.write(nb, target)
+    monkeypatch.setattr(runs.pm, 'execute_notebook', execute)
+
+def test_without_names_there_are_scores_and_maps(unnamed, trained, tmp_path, capsys, in_this_process):
+    "The whole notebook, and a comparison of what can be compared."
+    code, out, err = said(capsys, 'run', '--data', unnamed, '--out', tmp_path/'run', *OPTIONS)
+    assert code == 0 and out.splitlines()[0].startswith(f'{unnamed} holds no named regions'), err
+    summary = json.loads((tmp_path/'run/summary.json').read_text())
+    names = {p.stem for p in (unnamed/'images/val').iterdir()}
+    assert {p.stem for p in (tmp_path/'run/maps').glob('*.png')} == names and 'cc' in summary['scores'] and 'spearman' not in summary
+    page = (tmp_path/'run/model.html').read_text()
+    assert 'Is it true?' not in page and page.index('Summary</h2>' if 'Summary</h2>' in page else 'Summary') < page.index('Calibration and thresholds')
+    code, out, err = said(capsys, 'compare', tmp_path/'run', trained, '--out', tmp_path/'both')
+    assert code == 0 and 'not scored' in out and 'no contributions' in out and (tmp_path/'both/compare_models.html').is_file(), err
+
+def test_runs_on_other_pictures_of_the_same_names_are_not_paired(project, tmp_path, capsys, monkeypatch, in_this_process):
+    "Both made by single commands; means and rankings can be compared, pictures cannot."
+    start = training.Progress.__init__ # and every pass of images through a model says how far it is, as if it took minutes
+    monkeypatch.setattr(training.Progress, '__init__', lambda self, *args, **more: start(self, *args, **more | dict(first=0, every=0)))
+    analysis = Analysis(**recorded_parameters(project/'runs/a'))
+    analysis.scores(), analysis.contributions()
+    out = capsys.readouterr().out
+    assert '\nscores: 4 of 12 images, about' in out and '\nthresholds: 1 of 11 images' in out and 's left' in out, out
+    shutil.copytree(project/'runs/a', project/'runs/b')
+    shutil.copytree(project/'world', project/'other')
+    alike = said(capsys, 'compare', project/'runs/a', project/'runs/b', '--out', tmp_path/'alike')
+    assert alike[0] == 0 and 'different images' not in alike[1] and 'scored by both' not in alike[1], alike[1:]
+    record = json.loads((project/'runs/b/run.json').read_text().replace(str(project/'world'), str(project/'other')))
+    record['stages']['scores']['inputs']['data'] = record['stages']['dissection']['inputs']['regions'] = 'another'
+    (project/'runs/b/run.json').write_text(json.dumps(record))
+    code, out, err = said(capsys, 'compare', project/'runs/a', project/'runs/b', '--out', tmp_path/'both')
+    assert code == 0 and 'no image was scored by both' in out and out.count('probed on different images') == 2 and 'Spearman' in out, out + err
+
+def test_other_stages_still_ask_for_names(unnamed, tmp_path, capsys, untrained):
+    code, _, err = said(capsys, 'dissect', '--data', unnamed, '--out', tmp_path/'run', *OPTIONS)
+    assert code == 1 and 'holds no named regions' in err and len(err.splitlines()) == 1
+
+def test_cells_that_need_names_are_the_ones_that_are_left_out():
+    "No other cell speaks of what they define."
+    cells = [c for c in json.loads(runs.analysis_path('model').read_text())['cells'] if c['cell_type'] == 'code']
+    named = [''.join(c['source']) for c in cells if 'names' in c['metadata'].get('tags', ())]
+    rest = [''.join(c['source']) for c in cells if 'names' not in c['metadata'].get('tags', ())]
+    defined = {n for source in named for n in assigned(source)} - {n for source in rest for n in assigned(source)}
+    used = {n.id for source in rest for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)}
+    assert len(named) > 10 and 'alignment' in defined and not defined & used
+
+def assigned(source): return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+def test_a_report_of_a_run_made_by_commands_executes_it(trained, capsys, monkeypatch):
+    asked = {}
+    def executed(**parameters): asked.update(parameters); return 'PAGE'
+    monkeypatch.setattr(runs, 'run', executed)
+    code, out, err = said(capsys, 'report', trained)
+    assert code == 0 and 'report: PAGE' in out and asked == recorded_parameters(trained), err
+
+@pytest.mark.parametrize('arguments, word', [(['dissect', 'RUN', '--min-imagse', '3'], '--min-images'), (['run', 'RUN', '--retrian'], '--retrain'), (['disect', 'RUN'], 'dissect'),
+                                             (['train', '--data', 'w', '--out', '/proc/nowhere'], '/proc/nowhere'), (['fit', 'm.py', '--data', 'w', '--out', 'o', '--n-bsaes', '3'], '--n-bases')], ids=lambda a: str(a)[:20])
+def test_mistakes_are_one_sentence_with_what_was_meant(arguments, word, trained, capsys, tmp_path, monkeypatch, untrained):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = said(capsys, *[trained if a == 'RUN' else a for a in arguments])
+    assert code == 1 and word in err and len(err.splitlines()) == 1, err
+
+def test_an_out_that_is_a_file_is_one_sentence(world, tmp_path, capsys, untrained):
+    (tmp_path/'file').write_text('')
+    for command in ('train', 'run'):
+        code, _, err = said(capsys, command, '--data', world, '--out', tmp_path/'file', *OPTIONS)
+        assert code == 1 and 'cannot be written into' in err and len(err.splitlines()) == 1, err
+
+@pytest.mark.parametrize('shape, sigma, words', [((64, 96), None, '--height 64 --width 96'), ((600, 800), 24., '--height 240 --width 320'), ((1080, 1920), 19., 'sigma=58')], ids=str)
+def test_the_next_command(shape, sigma, words, tmp_path):
+    images = pd.DataFrame(dict(split='all', height=shape[0], width=shape[1], map_path=None), index=range(40))
+    c = checks.Contents('own', images, None, None, sigma or .03 * shape[1], tmp_path/'my data')
+    found = checks.advice(c, {})
+    assert words in found['command'] and f"'{tmp_path}/my data'" in found['command'] and ('sigma=' in found['command']) == ('sigma=' in words)
+    args = cli.parser().parse_args(shlex.split(found['command'])[1:]) # it can be typed
+    assert args.command == 'run' and any('nothing is named' in line for line in checks.advice_sentences(c, found))
