@@ -109,7 +109,8 @@ def open_contents(
     for key, i in twice.id.items(): found.add('same id twice', f'{root}: {i} is in train and in val; rename or remove one of them.', key)
     regions = opened_regions(root, images, found) if is_annotated(root) else None
     named = next(iter(sets.values()), None)
-    return Contents(named.name if named else root.name, images, fixations, regions, named.sigma if named else 1., root, float(getattr(named, 'px_per_degree', 0) or 0))
+    if named is None: return Contents(root.name, images, fixations, regions, 1., root)
+    return Contents(named.name, images, fixations, regions, named.sigma, root, named.px_per_degree)
 
 def splits_of(
     root: Path, # folder of a data set
@@ -380,9 +381,10 @@ def advice(
     height, width = (max(8, 4 * round(side * scale / 4)) for side in (tall, wide))
     sigma = c.px_per_degree if c.px_per_degree > 0 else BLUR * wide
     said = dict(reading)
-    if seen.map_path.isna().any() and abs(c.sigma / sigma - 1) > .25 and not {'sigma', 'degrees'} & said.keys():
-        said['sigma'] = float(f'{sigma:.2g}')
-    return dict(height=height, width=width, sigma=round(sigma, 1), command=next_command(c, height, width, said))
+    blurred = seen.map_path.isna().any() and abs(c.sigma / sigma - 1) > .25
+    if blurred and not {'sigma', 'degrees'} & said.keys(): said['sigma'] = float(f'{sigma:.2g}')
+    command = next_command(c, height, width, said)
+    return dict(height=height, width=width, sigma=round(sigma, 1), command=command)
 
 def next_command(
     c: Contents, # read
@@ -393,10 +395,12 @@ def next_command(
     "A first run on a data set."
     words = ['saliency-nb', 'run', '--data', str(c.root), '--height', str(height), '--width', str(width)]
     if reading: words += ['--reading', *(f'{k}={v}' for k, v in reading.items())]
-    learn = int(.9 * sum(c.images.split == 'train') or .9 * 5 / 7 * len(c.images)) # about, of which a batch is taken
+    learn = sum(c.images.split == 'train') or 5 / 7 * len(c.images)
+    learn = int(.9 * learn) # about; the rest chooses the epoch
     if learn < 10: words += ['--batch', str(max(1, learn))]
     if learn >= MANY: words += ['--preset', 'photos']
-    if c.regions is not None and len(c.regions.semantics) < 5: words += ['--top', str(len(c.regions.semantics))]
+    names = 5 if c.regions is None else len(c.regions.semantics)
+    if names < 5: words += ['--top', str(names)]
     return shlex.join([*words, '--out', f'runs/{c.root.resolve().name}'])
 
 def advice_sentences(
@@ -410,8 +414,12 @@ def advice_sentences(
     blur = f"fixations are blurred with sigma = {c.sigma:.3g} px ({why}: {found['sigma']:g} px)"
     if c.images.map_path.notna().all(): blur = 'each has an official map, so nothing is blurred'
     said = [f"images for the model: {found['height']} x {found['width']} px; {blur}"]
-    if len(sizes) > 1: said += [f'{len(sizes)} sizes of images: one blur in px is another share of each, and the model is given all at one size']
-    if c.regions is None: said += ['nothing is named here, so a run gives scores and maps; --probe FOLDER adds images with named regions to ask about']
+    if len(sizes) > 1:
+        said += [f'{len(sizes)} sizes of images: one blur in px is another share of each, and the model is given all '
+                 'at one size']
+    if c.regions is None:
+        said += ['nothing is named here, so a run gives scores and maps; --probe FOLDER adds images with named regions '
+                 'to ask about']
     return said + [f"next: {found['command']}"]
 
 # %% ../nbs/54_checks.ipynb #fbc6fb70
@@ -456,7 +464,9 @@ def check_data(
     fits = fit(c, found)
     found.sort(key=lambda f: (list(KINDS).index(f[0]), f[2], f[3]))
     usable, sentence = verdict(root, c, found, strict)
-    summary = dict(folder=str(root), layout=c.layout, usable=usable, sentence=sentence, advice=advice(c, reading or {}), counts=counted(c), errors=found.of('error'), warnings=found.of('warning'), fit=fits, seconds=round(time.perf_counter() - start, 1))
+    summary = dict(folder=str(root), layout=c.layout, usable=usable, sentence=sentence, counts=counted(c))
+    summary |= dict(errors=found.of('error'), warnings=found.of('warning'), fit=fits, advice=advice(c, reading or {}))
+    summary['seconds'] = round(time.perf_counter() - start, 1)
     if out is not None: write_report(Path(out), Checked(usable, sentence, summary, found, c), samples)
     return Checked(usable, sentence, summary, found, c)
 

@@ -269,10 +269,11 @@ def named_run(
 ) -> str: # run folder
     "Where a run is; raises `ParameterError` where that is not said, or said twice."
     if args.run and args.out and Path(args.run).resolve() != Path(args.out).resolve():
-        raise ParameterError(f'{args.run}: is a run, and --out is another folder; for another run with the same '
-                             f'settings write --config {args.run} --out {args.out}.')
+        raise ParameterError(f'{args.run}: is a run, and --out is another folder; for another run with the '
+                             f'same settings write --config {args.run} --out {args.out}.')
     if args.run: existing_file(Path(args.run)/'run.json', 'the record of a run')
-    if not (args.run or args.out): raise ParameterError('out: give the folder of a run, or --out for a new one.')
+    if not (args.run or args.out):
+        raise ParameterError('out: give the folder of a run, or --out for a new one.')
     return args.run or args.out
 
 def source_of(
@@ -312,19 +313,19 @@ def given_data(
     if parts and args.data or not (parts or args.data or before):
         raise ParameterError('data: give either --data FOLDER, or its parts (--images, --fixations, ...).')
     if not (parts or args.data or os.path.exists(before)):
-        raise DataError(f'{before}: the data of this run are not there any more; say where they are now (--data).')
+        raise DataError(f'{before}: the data of this run are not there any more; say where they are (--data).')
     if not parts: return args.data or before
     from saliency_nb.core import fingerprint
     from saliency_nb.runs import gathered
     name = fingerprint({k: os.path.abspath(v) for k, v in parts.items()})
     return gathered(writable_folder(out)/f'data_{name[:8]}', **parts)
 
-FITTED = ('n_bases', 'height', 'width', 'batch', 'seed', 'data_seed', 'lenient', 'min_images', 'accelerator', 'plugin',
-          'control') # parameters that a fit has options for
+FITTED = ('n_bases', 'height', 'width', 'batch', 'seed', 'data_seed', 'lenient', 'min_images', 'accelerator',
+          'plugin', 'control') # parameters that a fit has options for
 
 def fit_options(c):
-    text = ('a trained model without bases: a checkpoint, or a Python file (plugin) that registers a network of yours '
-            'and has a method `trained_readout`, its last layers as they were trained')
+    text = ('a trained model without bases: a checkpoint, or a Python file (plugin) that registers a network of '
+            'yours and has a method `trained_readout`, its last layers as they were trained')
     c.add_argument('source', type=home_path, metavar='CHECKPOINT|PLUGIN', help=text)
     data_options(c)
     c.add_argument('--out', type=home_path, required=True, help='run folder')
@@ -454,7 +455,7 @@ def report(args):
     from saliency_nb.runs import html_report, recorded_parameters, run
     notebook = Path(args.run)/'model.ipynb'
     if notebook.is_file(): return print(f'report: {html_report(notebook)}')
-    print(f'{args.run}: was made by single commands; the analysis is executed now, and what is there is not made again')
+    print(f'{args.run}: was made by single commands; now all of it is executed, and what is there is not made again')
     print(f'report: {run(**recorded_parameters(args.run))}')
 
 def explore_options(c):
@@ -485,7 +486,7 @@ COMMANDS = { # name -> what it does, in a few words; its options; the function
     'explain': ('what raises and lowers the prediction at a place of a picture: a page for each', explain_options, explain),
     'score': ("all metrics for a folder of anybody's maps", score_options, score),
     'people': ('what attracts people in a data set and by how much, without a model', people_options, people),
-    'fit': ('fit bases to a model that is trained already, as it is; `run` and the stages go on from there', fit_options, fit),
+    'fit': ('fit bases to a model that is trained already; `run` and the stages go on from there', fit_options, fit),
     'run': ('train, dissect and explain models: the whole analysis, as an executed notebook', run_options, run_models),
     'compare': ('put the scores and contributions of several runs side by side', compare_options, compare),
     'report': ('write the HTML page of a run again from its notebook', run_option, report),

@@ -7,12 +7,12 @@ __all__ = ['PLACES', 'WORDS', 'TYPES', 'LEAST', 'APART', 'NOTHING_KNOWN', 'SPLIT
            'JUDGED', 'UNITS', 'PLACED', 'UNNAMED', 'PEOPLE', 'NOTHING_COMPARED', 'KERNEL', 'RunFolder',
            'absolute_paths', 'relative_paths', 'record_of', 'analysis_path', 'literal_path', 'declared_parameters',
            'analysis_parameters', 'whole_number', 'finite_number', 'texts', 'typed', 'check_range',
-           'checked_parameters', 'own_parameters', 'told_apart', 'RunData', 'open_data', 'known_truth', 'opened_splits',
-           'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered',
-           'Analysis', 'chosen_device', 'load_plugin', 'host_options', 'network_shape', 'check_network', 'given_model',
-           'original_model', 'preset', 'epoch_numbers', 'hosts_of', 'fit_parameters', 'trained_size', 'fit',
-           'same_pictures', 'exchanged', 'own_kernel', 'execute', 'shortened', 'html_report', 'located',
-           'recorded_parameters', 'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
+           'checked_parameters', 'own_parameters', 'told_apart', 'located', 'recorded_parameters', 'RunData',
+           'open_data', 'known_truth', 'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions',
+           'noted', 'literal', 'reading_options', 'gathered', 'Analysis', 'chosen_device', 'host_options',
+           'network_shape', 'check_network', 'given_model', 'original_model', 'preset', 'epoch_numbers', 'the_host',
+           'fit_parameters', 'trained_size', 'fit', 'same_pictures', 'exchanged', 'own_kernel', 'execute', 'shortened',
+           'html_report', 'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, json, math, os, shlex, shutil, sys, tempfile, time
@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from runpy import run_path
 from types import SimpleNamespace
 import nbformat, numpy as np, pandas as pd, papermill as pm, torch, xarray as xr
 from fastcore.basics import patch
@@ -44,7 +43,7 @@ from .thresholds import UsualMaps, adaptive_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
-from .models import load_model
+from .models import load_model, load_plugin
 from .predict import predict_files
 from .contributions import contributions as contribution_table
 from .uncertainty import contrast_effects, family_means
@@ -64,13 +63,14 @@ class RunFolder:
         self.file = self.path/'run.json'
         there = self.file.is_file()
         self.record = record_of(self.path) if there else dict(stages={})
-        self.asked = dict(parameters=absolute_paths(parameters), places=relative_paths(self.path, parameters), versions=versions())
+        where = dict(parameters=absolute_paths(parameters), places=relative_paths(self.path, parameters))
+        self.asked = where | dict(versions=versions())
         if not there: self.note()
 
     def save(self): write_json(self.record, self.file)
 
     def note(self):
-        "Record what was asked for: a command that fails before it has made anything leaves run.json as it was."
+        "Record what was asked for; a command that fails before it has made anything does not come here."
         self.record |= self.asked
         self.save()
 
@@ -101,7 +101,8 @@ class RunFolder:
         make()
         if missing := self.missing(files): raise RuntimeError(f'stage {name} did not write {missing[0]}')
         seconds = time.time() - start
-        self.record['stages'][name] = known | dict(made=time.strftime('%Y-%m-%d %H:%M:%S'), seconds=round(seconds, 1))
+        known |= dict(made=time.strftime('%Y-%m-%d %H:%M:%S'), seconds=round(seconds, 1))
+        self.record['stages'][name] = known
         print(f'{name}: made in {seconds:.0f} s')
 
     def __truediv__(self, name): return self.path/name
@@ -232,8 +233,8 @@ def own_parameters(
     return checked_parameters(name, {k: values[k] for k in analysis_parameters(name)})
 
 # %% ../nbs/56_runs.ipynb #56d00002
-APART = dict(data='on other images or fixations', phase1='on another phase 1', checkpoint='from another checkpoint', given='elsewhere, with other weights',
-             plugin='from another plugin')
+APART = dict(data='on other images or fixations', phase1='on another phase 1',
+             checkpoint='from another checkpoint', given='elsewhere, with other weights') # option -> what is said instead of its values
 
 def told_apart(
     recorded: dict, # option -> value, of a training
@@ -242,9 +243,10 @@ def told_apart(
     "How a training differs from the one that is asked for; an option that the record lacks has its default."
     default = analysis_parameters('model')
     asked = json.loads(json.dumps(asked, default=str))
-    values = {k: (recorded.get(k, default.get(k)), asked.get(k, default.get(k))) for k in {**recorded, **asked}}
-    differing = {k: v for k, v in values.items() if v[0] != v[1]}
-    return ', '.join(APART.get(k) or f'with {k} {old} (asked: {new})' for k, (old, new) in differing.items())
+    known = {k: default.get(k) for k in {**recorded, **asked}}
+    old, new = known | recorded, known | asked
+    apart = [APART.get(k) or f'with {k} {old[k]} (asked: {new[k]})' for k in known if old[k] != new[k]]
+    return ', '.join(apart)
 
 @patch
 def guard(self: RunFolder,
@@ -253,12 +255,20 @@ def guard(self: RunFolder,
 ):
     "Raise `ParameterError` where a model is there that was trained otherwise, unless it may be made again."
     known = self.record['stages'].get(name, {})
-    finished = ['best.safetensors'] if 'made' in known else ['last.ckpt'] if known else ['best.safetensors', 'last.ckpt']
-    if self.retrain or not any((self.path/name/f).exists() for f in finished): return
+    if self.retrain or not self.holds(name): return
     apart = told_apart(known['inputs'], asked) if known else 'in a way that run.json does not tell'
     if not apart: return
     raise ParameterError(f'{self.path}: holds a model ({name}) trained {apart}; leave these options out to use it '
                          '(saliency-nb COMMAND RUN), --retrain makes it again, or choose another --out.')
+
+@patch
+def holds(self: RunFolder,
+    name: str, # of a stage that trains, and of its folder
+) -> bool: # a model, or a training that was interrupted after an epoch or more
+    "Whether there is something to be lost."
+    known = self.record['stages'].get(name, {})
+    best, last = ((self.path/name/file).exists() for file in ('best.safetensors', 'last.ckpt'))
+    return last or best and ('made' in known or not known) # before the first epoch it is an untrained one
 
 @patch
 def trained(self: RunFolder,
@@ -272,18 +282,49 @@ def trained(self: RunFolder,
     self.guard(name, inputs)
     own = fingerprint(name, list(files), inputs, fingerprint_code(*modules))
     known = self.record['stages'].get(name, {})
-    same = not told_apart(known.get('inputs', {}), inputs) and (known.get('fingerprint') == own or not self.retrain)
+    code = known.get('fingerprint') == own or not self.retrain # of an edit only where asked for
+    same = code and not told_apart(known.get('inputs', {}), inputs)
     if 'made' in known and same and not self.missing(files):
-        code = '' if known['fingerprint'] == own else ', with an earlier version of the code'
-        print(f'{name}: unchanged since {known["made"]}{code}, not made again')
+        earlier = '' if known['fingerprint'] == own else ', with an earlier version of the code'
+        print(f'{name}: unchanged since {known["made"]}{earlier}, not made again')
     else:
-        if known and same and (self.path/name/'last.ckpt').exists(): print(f'{name}: goes on from its last checkpoint')
-        if self.retrain and 'made' in known: (self.path/name/'training.json').unlink(missing_ok=True) # nothing to go on from
-        self.record['stages'][name] = dict(inputs=inputs, begun=time.strftime('%Y-%m-%d %H:%M:%S'))
-        self.note()
+        if same and (self.path/name/'last.ckpt').exists(): print(f'{name}: goes on from its last checkpoint')
+        self.begin(name, inputs)
         self.make(name, make, files, fingerprint=own, inputs=inputs)
     self.note()
     return self.record['stages'][name]['fingerprint']
+
+@patch
+def begin(self: RunFolder,
+    name: str, # of a stage that trains, and of its folder
+    inputs: dict, # option -> value
+):
+    "Record what a training is, before its first epoch; one that was finished is not gone on from."
+    finished = 'made' in self.record['stages'].get(name, {})
+    if self.retrain and finished: (self.path/name/'training.json').unlink(missing_ok=True)
+    self.record['stages'][name] = dict(inputs=inputs, begun=time.strftime('%Y-%m-%d %H:%M:%S'))
+    self.note()
+
+# %% ../nbs/56_runs.ipynb #56d00005
+def located(
+    path, # of a file or folder
+) -> Path: # absolute
+    "A path for a notebook in any folder; a leading ~ is the home folder, unless something has that name."
+    path = Path(path)
+    return (path if path.exists() else Path(os.path.expanduser(path))).resolve()
+
+def recorded_parameters(
+    run, # folder of a run, or its run.json
+) -> dict: # all parameters of nbs/analyses/model.ipynb
+    "Parameters of a run, with its files where they are today, should it have been moved together with them."
+    record = record_of(run)
+    folder = located(run) if Path(run).is_dir() else located(run).parent
+    known = analysis_parameters('model')
+    found = known | {k: v for k, v in record['parameters'].items() if k in known} | dict(out=str(folder))
+    for name, place in record.get('places', {}).items():
+        gone = found[name] and not os.path.exists(found[name])
+        if gone and (folder/place).exists(): found[name] = os.path.abspath(folder/place)
+    return found
 
 # %% ../nbs/56_runs.ipynb #45be59bd
 NOTHING_KNOWN = pd.Series(dtype=float), 'human enrichment'
@@ -458,7 +499,7 @@ class Analysis:
     def __init__(self,
         out, # run folder
         data, # folder for `open_data`
-        names: bool | None = True, # named regions are needed; None: used where there are some; False: for trainings, scores and thresholds only
+        names: bool | None = True, # named regions are needed; None: used where there are some; False: not opened
         **parameters, # of nbs/analyses/model.ipynb
     ):
         p = self.p = SimpleNamespace(**checked_parameters('model', dict(out=out, data=data) | parameters))
@@ -489,7 +530,7 @@ class Analysis:
             if value > most: raise ParameterError(f'{name} = {value}: choose between 1 and the number of {what}, {most}.')
         if p.shuffled: self.check_shuffled()
         if p.fit and p.control and not p.checkpoint:
-            raise ParameterError('control: how a network of a plugin looks untrained is not known here; leave this control off.')
+            raise ParameterError('control: how a plugin looks untrained is not known here; leave it off.')
 
     @property
     def one_phase(self) -> bool: # bases on a frozen backbone
@@ -540,15 +581,6 @@ def chosen_device(
     if wanted not in ('cpu', here.type): raise ParameterError(f"accelerator '{accelerator}': this machine has {here.type} only; use 'auto'.")
     return torch.device(wanted)
 
-def load_plugin(
-    path, # Python file that registers hosts; '': none
-):
-    "Run a plugin; raises `ParameterError` where it does not run."
-    if not path: return
-    try: run_path(str(existing_file(path, 'the Python file that registers hosts')))
-    except SaliencyError: raise
-    except Exception as e: raise ParameterError(f'{path}: does not run ({type(e).__name__}: {e}); mend it.') from e
-
 def host_options(
     host: str, # registered name
     **wanted, # option -> value; '', 0 or None: the host's own default
@@ -575,7 +607,8 @@ def check_network(
     given = p.checkpoint or p.fit
     batch = 1 if given else min(p.batch, 2) # what works on two works on more
     try:
-        model = original_model(p) if p.fit else given_model(p.checkpoint, p.model) if given else build_model(**shape).train()
+        if p.fit: model = original_model(p)
+        else: model = given_model(p.checkpoint, p.model) if given else build_model(**shape).train()
         with torch.no_grad(): model(torch.rand(batch, 3, p.height, p.width))
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as e:
         said = ' '.join(str(e).split())
@@ -604,11 +637,11 @@ def original_model(
     if p.checkpoint:
         model = load_checkpoint(p.checkpoint)
         if not model.phase: return model
-        raise CheckpointError(f'{p.checkpoint}: has bases already; `saliency-nb run --checkpoint` takes it as it is.')
+        raise CheckpointError(f'{p.checkpoint}: has bases already; `saliency-nb run --checkpoint` takes it so.')
     model = build_model(**network_shape(p), phase=0).eval()
     if hasattr(model.host, 'trained_readout'): return model
-    raise ParameterError(f"{p.plugin}: host '{p.model}' has no `trained_readout()`, so nothing is known of how its features make "
-                         'saliency; add a method that gives its last layers, as they were trained.')
+    raise ParameterError(f"{p.plugin}: host '{p.model}' has no `trained_readout()`, so nothing is known of how "
+                         'its features make saliency; add a method that gives its last layers, as they were trained.')
 
 def preset(
     name: str, # 'light', 'photos', 'published' or 'tiny'
@@ -687,10 +720,18 @@ def adopted(self: Analysis) -> dict: # option -> value
 @patch
 def phase1(self: Analysis) -> str: # fingerprint
     "phase1/best.safetensors and metrics.csv, or the given checkpoint."
-    files = ['phase1/best.safetensors']
-    if self.p.fit: return self.stage('phase1', self.make_fit, [*files, 'fit.json'], CHAPTERS, trains=True, **self.fitted_to())
-    if self.p.checkpoint: return self.stage('phase1', self.adopt, files, CHAPTERS, trains=True, **self.adopted())
+    files, fit = ['phase1/best.safetensors'], ['phase1/best.safetensors', 'fit.json']
+    if self.p.fit: return self.stage('phase1', self.make_fit, fit, CHAPTERS, True, **self.fitted_to())
+    if self.p.checkpoint: return self.stage('phase1', self.adopt, files, CHAPTERS, True, **self.adopted())
     return self.first_training('phase1')
+
+@patch
+def learning_items(self: Analysis,
+    others: bool, # with the fixations of other images
+) -> list: # of two datasets: to learn from, to choose the epoch by
+    "Images to train on."
+    if not others: return [self.loaded(name) for name in ('train', 'select')]
+    return [preloaded(SaliencyDataset(s, self.size)) for s in self.others()]
 
 @patch
 def first_training(self: Analysis,
@@ -706,7 +747,9 @@ def first_training(self: Analysis,
         items = self.learning_items(others)
         learn = fit_readout if self.one_phase and shape.get('phase', 1) else train
         settings = dict(data=known['data'], lr=p.lr, say=say) | self.trainer(precision=p.precision)
-        learn(self.ready(self.untrained(**shape)), *items, self.run/name, p.epochs, **settings)
+        model = self.ready(self.untrained(**shape))
+        views = 2 * len(items[0]) + len(items[1]) if self.one_phase else 0 # a frozen host sees them once
+        with told('features', views, model): learn(model, *items, self.run/name, p.epochs, **settings)
     files = [f'{name}/best.safetensors', f'{name}/metrics.csv']
     return self.stage(name, make, files, CHAPTERS, trains=True, **known)
 
@@ -743,8 +786,9 @@ def second_training(self: Analysis,
 
 @patch
 def original(self: Analysis) -> str: # fingerprint
-    "original/best.safetensors and metrics.csv: the model without bases, trained as phase 1 is, or as it was given."
-    if self.p.fit: return self.stage('original', self.keep_original, ['original/best.safetensors'], CHAPTERS, trains=True, **self.fitted_to())
+    "original/best.safetensors (and metrics.csv): the model without bases, trained as phase 1 is, or as given."
+    files = ['original/best.safetensors']
+    if self.p.fit: return self.stage('original', self.keep_original, files, CHAPTERS, True, **self.fitted_to())
     return self.first_training('original', phase=0)
 
 @patch
@@ -774,10 +818,12 @@ def make_fit(self: Analysis):
     p, original = self.p, original_model(self.p).to(self.device)
     learn, judge = self.sets['train'], Subset(self.sets['val'], range(min(JUDGED, len(self.sets['val']))))
     places = max(1, min(200, MANY // len(learn)))
-    with told('features', len(learn), original): fitted = fit_bases(original, learn, p.n_bases, places, seed=p.seed)
+    with told('features', len(learn), original):
+        fitted = fit_bases(original, learn, p.n_bases, places, seed=p.seed)
     (self.run/'phase1').mkdir(exist_ok=True)
     save_checkpoint(fitted, self.run/'phase1/best.safetensors')
-    with told('beside the original', 5 * len(judge), original): table = compared_with_original(original, fitted, judge)
+    with told('beside the original', 5 * len(judge), original):
+        table = compared_with_original(original, fitted, judge)
     write_json(fit_summary(table, seed=p.seed), self.run/'fit.json')
 
 @patch
@@ -792,15 +838,18 @@ def fitted(self: Analysis) -> dict: # as from `fit_summary`
     self.phase1()
     return read_json(self.run/'fit.json')
 
-def hosts_of(
+def the_host(
     plugin, # Python file
-) -> list: # names of the hosts that it registers
-    "What a plugin brings along; raises `ParameterError` where that is nothing."
+    name: str | None = None, # of the host, where it registers several
+) -> str: # its name
+    "What a plugin brings along; raises `ParameterError` where that is nothing, or several."
     before = dict(HOSTS)
     load_plugin(plugin)
-    found = [name for name, build in HOSTS.items() if before.get(name) is not build]
+    found = [known for known, build in HOSTS.items() if before.get(known) is not build]
+    if name: return name
+    if len(found) == 1: return found[0]
     if not found: raise ParameterError(f'{plugin}: registers no host; call register_host in it.')
-    return found
+    raise ParameterError(f"{plugin}: registers {', '.join(found)}; say which of them (--model).")
 
 def fit_parameters(
     source, # checkpoint of a model without bases, or plugin (.py) with a host that is trained
@@ -809,10 +858,8 @@ def fit_parameters(
     "Parameters of the analysis of a model that bases are fitted to: its host, and the size of its images."
     found = dict(fit=True, original=True, n_bases=256, height=240, width=320)
     if Path(source).suffix == '.py':
-        names = hosts_of(source)
-        model = given.get('model') or names[0]
-        if len(names) > 1 and not given.get('model'): raise ParameterError(f"{source}: registers {', '.join(names)}; say which (model).")
-        found |= dict(plugin=str(located(source)), model=model, control=False) # how it looks untrained is not known
+        model = the_host(source, given.get('model'))
+        found |= dict(plugin=str(located(source)), model=model, control=False) # untrained it is not known
     else:
         load_plugin(given.get('plugin', ''))
         known = recipe_of(load_checkpoint(existing_file(source, 'a checkpoint')))
@@ -834,10 +881,11 @@ def fit(
     out, # run folder
     **parameters, # of nbs/analyses/model.ipynb: n_bases, height, width, seed, ...
 ) -> dict: # as from `fit_summary`
-    "Fit bases to a trained model, whose weights stay as they are; commands and `run` go on with the run folder."
+    "Fit bases to a trained model, whose weights stay as they are; other commands go on with the run folder."
     given = fit_parameters(source, parameters)
     analysis = Analysis(names=False, **given | dict(data=str(located(data)), out=str(located(out))))
-    print(f"model '{analysis.p.model}', images of {analysis.p.height} x {analysis.p.width} px, {analysis.p.n_bases} bases")
+    p = analysis.p
+    print(f"model '{p.model}', images of {p.height} x {p.width} px, {p.n_bases} bases")
     summary = analysis.fitted()
     analysis.phase2(), analysis.original()
     print(fit_sentence(summary))
@@ -881,7 +929,8 @@ def scores(self: Analysis) -> pd.DataFrame: # index: model, image; columns: metr
         if 'phase 1' in models: models['phase 2 before training'] = models['phase 1'].to_phase2()
         with told('scores', len(models) * len(self.sets['val']), *models.values()):
             tables = {k: evaluate(m, self.loaded('val'), elsewhere=elsewhere) for k, m in models.items()}
-        with whole_file(self.run/'scores.csv') as part: pd.concat(tables, names=['model', 'image']).to_csv(part)
+        table = pd.concat(tables, names=['model', 'image'])
+        with whole_file(self.run/'scores.csv') as part: table.to_csv(part)
     self.stage('scores', make, ['scores.csv'], CHAPTERS, data=self.data, phase2=self.phase2(), **(dict(original=self.original()) if self.p.original else {}))
     return read_table(self.run/'scores.csv').set_index(['model', 'image'])
 
@@ -930,7 +979,8 @@ def references(self: Analysis,
     "What a model does on the training images, by one pass."
     usual = UsualMaps(model.activate)
     images, known = self.sets['train'], dict(also=(usual,), folder=self.run/'partial')
-    with told('thresholds', len(images), model): thresholds = adaptive_thresholds(model, images, self.p.quantile, self.p.batch, **known)
+    with told('thresholds', len(images), model):
+        thresholds = adaptive_thresholds(model, images, self.p.quantile, self.p.batch, **known)
     return thresholds, usual.result()
 
 @patch
@@ -967,7 +1017,8 @@ def pass_over(self: Analysis,
     position = np.array(self.calibration()['position']['map'])
     seen = *self.found.train.ids, *self.found.select.ids
     known = dict(trained=seen, tau=tau, position=position, also=(effects,), folder=self.run/'partial')
-    with told(files[0], len(regions), model): alignment = dissect(model, regions, thresholds, self.size, p.batch, **known)
+    with told(files[0], len(regions), model):
+        alignment = dissect(model, regions, thresholds, self.size, p.batch, **known)
     try: adjusted = solved(effects)
     except ParameterError as e: adjusted = xr.Dataset(attrs=dict(note=str(e)))
     for file, found in zip(files, (alignment, adjusted)):
@@ -978,7 +1029,7 @@ def resumably(self: Analysis, make): # a function like `make`
     "Make a stage that keeps its sums in partial/ while it works, so that it goes on after an interruption; they go when it is done."
     partial = self.run/'partial'
     def whole():
-        if partial.is_dir() and any(partial.iterdir()): print('goes on with what an interrupted command has left in partial/')
+        if partial.is_dir() and any(partial.iterdir()): print('goes on with what is kept in partial/')
         make()
         shutil.rmtree(partial, ignore_errors=True)
     return whole
@@ -989,7 +1040,8 @@ def need_regions(self: Analysis):
     if self.found.regions is not None: return
     raise DataError(f'{self.p.data}: holds no named regions (masks, or annotations such as a '
                     'scene_graphs.json), so there is nothing to probe the bases on; '
-                    'annotate it (data/README.md), give a data set to probe on (--probe), or only train (saliency-nb train).')
+                    'annotate it (data/README.md), give a data set to probe on (--probe), or take what there is '
+                    'without names (saliency-nb run).')
 
 @patch
 def named(self: Analysis) -> str: # fingerprint
@@ -1022,12 +1074,13 @@ def contributions(self: Analysis) -> pd.DataFrame: # one row per semantic
     return read_table(self.run/'contributions.csv')
 
 # %% ../nbs/56_runs.ipynb #56d00021
-UNNAMED = ('{data} holds no named regions (data/README.md), so nothing is said about things and their bases: the model is '
-           'trained and scored, and a map for each scored image is written. For the rest, name things or give a probe (--probe).')
+UNNAMED = ('{data} holds no named regions (data/README.md), so nothing is said about things and their bases: the model '
+           'is trained and scored, and a map for each scored image is written. For the rest, name things or give a '
+           'probe (--probe).')
 
 @patch
 def maps(self: Analysis) -> Path: # the folder
-    "maps/: the prediction for each scored image, under its name and of its size (16-bit PNG, the largest value white)."
+    "maps/: the prediction for each scored image, under its name and of its size (16-bit PNG)."
     pictures, folder = list(self.found.val.images.path), self.run/'maps'
     def make():
         shutil.rmtree(folder, ignore_errors=True)
@@ -1068,7 +1121,8 @@ def compare_with_people(self: Analysis):
     seen, regions = self.seen_by_people(), self.found.regions
     tau = self.calibration()['network']['tau']
     model = self.models()['phase 2']
-    with told('people', len(seen), model): expected = list(predicted_maps(model, SaliencyDataset(seen, self.size), tau))
+    with told('people', len(seen), model):
+        expected = list(predicted_maps(model, SaliencyDataset(seen, self.size), tau))
     people = count_objects(people_maps(seen, expected[0][1].shape[1:]), regions, crossed=seen_by_all(seen))
     predicted = count_objects(expected, regions)
     table = beside_people(people, predicted)
@@ -1123,21 +1177,16 @@ def others(self: Analysis) -> tuple: # to learn from, to choose the epoch by
 @patch
 def learned_otherwise(self: Analysis) -> str: # fingerprint
     "Hash of what that control is trained on."
-    if 'otherwise' not in self.memory: self.memory['otherwise'] = fingerprint(*(s.fingerprint() for s in self.others()))
+    if 'otherwise' in self.memory: return self.memory['otherwise']
+    self.memory['otherwise'] = fingerprint(*(s.fingerprint() for s in self.others()))
     return self.memory['otherwise']
-
-@patch
-def learning_items(self: Analysis,
-    others: bool, # with the fixations of other images
-) -> list: # of two datasets: to learn from, to choose the epoch by
-    "Images to train on."
-    if not others: return [self.loaded(name) for name in ('train', 'select')]
-    return [preloaded(SaliencyDataset(s, self.size)) for s in self.others()]
 
 @patch
 def check_shuffled(self: Analysis):
     "Raise `ParameterError` where that cannot be trained, or would be trained otherwise than the model."
-    if self.p.checkpoint or self.p.fit: raise ParameterError('shuffled: how a given checkpoint was trained is not known here, so this control cannot be trained in the same way; leave it off.')
+    if self.p.checkpoint or self.p.fit:
+        raise ParameterError('shuffled: how a given checkpoint was trained is not known here, so this control cannot be '
+                             'trained in the same way; leave it off.')
     if min(len(self.found.train), len(self.found.select)) < 2: raise ParameterError('shuffled: fixations are exchanged among images, so two or more are needed to train on, and two or more to choose the epoch.')
 
 @patch
@@ -1245,25 +1294,6 @@ def html_report(
     return Path(notebook).with_suffix('.html')
 
 # %% ../nbs/56_runs.ipynb #b84b69e8
-def located(
-    path, # of a file or folder
-) -> Path: # absolute
-    "A path for a notebook in any folder; a leading ~ is the home folder, unless something has that name."
-    path = Path(path)
-    return (path if path.exists() else Path(os.path.expanduser(path))).resolve()
-
-def recorded_parameters(
-    run, # folder of a run, or its run.json
-) -> dict: # all parameters of nbs/analyses/model.ipynb
-    "Parameters of a run, with its files where they are today: a run that was moved together with its data finds them."
-    record = record_of(run)
-    folder = located(run) if Path(run).is_dir() else located(run).parent
-    known = analysis_parameters('model')
-    found = known | {k: v for k, v in record['parameters'].items() if k in known} | dict(out=str(folder))
-    for name, place in record.get('places', {}).items():
-        if found[name] and not os.path.exists(found[name]) and (folder/place).exists(): found[name] = os.path.abspath(folder/place)
-    return found
-
 def run(
     model: str = 'dinet', # registered host
     data = 'data/world', # folder of a data set

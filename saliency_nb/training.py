@@ -6,10 +6,10 @@
 __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'PRECISION', 'SENSIBLE', 'METRICS', 'NAMES',
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
-           'evaluate', 'device_of', 'mean_scores', 'Progress', 'duration', 'told', 'History', 'train', 'resumable',
-           'keep_last', 'lightning_trainer', 'check_normalisation', 'quiet', 'with_activations', 'on_grid',
-           'logit_maps', 'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others',
-           'Images', 'know_position', 'last_convolution', 'BeforeReadout', 'trained_host', 'fit_bases',
+           'evaluate', 'device_of', 'mean_scores', 'told', 'History', 'train', 'resumable', 'keep_last',
+           'lightning_trainer', 'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps',
+           'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images',
+           'know_position', 'last_convolution', 'same_size', 'BeforeReadout', 'trained_host', 'fit_bases',
            'fit_directions', 'reconstructed', 'sampled_features', 'reconstruction_quality', 'compared_with_original',
            'fit_summary', 'fit_sentence']
 
@@ -29,7 +29,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.optimize import brentq
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from .core import DataError, ParameterError, derived_seed, fingerprint, read_json, rng, whole_file, write_json
+from .core import DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
 from .hosts import Readout, register_host
 from .bases import PRIOR, FactorizedSaliency, OriginalSaliency, ReadoutSaliency, SaliencyModel, build_model, freeze_below_readout, load_checkpoint, recipe_of, recipe_text, save_checkpoint
@@ -39,7 +39,11 @@ class Preloaded(Dataset):
     "The items of a dataset, read once and kept in memory."
     def __init__(self,
         dataset: Dataset, # e.g. a SaliencyDataset
-    ): self.items = [dataset[i] for i in range(len(dataset))]
+    ):
+        self.items, progress = [], Progress('decoding', len(dataset))
+        for i in range(len(dataset)):
+            progress.add()
+            self.items.append(dataset[i])
     def __len__(self): return len(self.items)
     def __getitem__(self, i): return self.items[i]
 
@@ -271,35 +275,6 @@ def mean_scores(
     return pd.DataFrame(dict(mean=table.mean(), standard_error=table.std() / len(table)**.5))
 
 # %% ../nbs/23_training.ipynb #5e0e0002
-class Progress:
-    "Lines that say how far something is: the first after some seconds, then one every half minute."
-    def __init__(self,
-        what: str, # is being done
-        total: int, # how many pieces
-        unit: str = 'images', # of what
-        first: float = 5., # seconds before anything is said
-        every: float = 30., # seconds between lines
-        say=print, # shows a line
-    ):
-        self.what, self.total, self.unit, self.every, self.say = what, total, unit, every, say
-        self.done, self.start = 0, time.time()
-        self.due = self.start + first
-
-    def add(self, count: int = 1): # pieces that are about to be done
-        "Count, and say how far it is when that is due."
-        now = time.time()
-        if now >= self.due and 0 < self.done < self.total:
-            left = (now - self.start) / self.done * (self.total - self.done)
-            self.say(f'{self.what}: {self.done:,} of {self.total:,} {self.unit}, about {duration(left)} left')
-            self.due = now + self.every
-        self.done += count
-
-def duration(
-    seconds: float,
-) -> str: # e.g. '40 s', '3 min'
-    "A time to wait, in words."
-    return f'{max(1, round(seconds))} s' if seconds < 90 else f'{round(seconds / 60)} min'
-
 @contextmanager
 def told(
     what: str, # is being done
@@ -618,12 +593,18 @@ def last_convolution(
 ) -> torch.nn.Conv2d: # from D channels to the saliency logit
     "The layer whose input is factorised; raises `ParameterError` where bases cannot stand before it."
     last = readout[-1] if isinstance(readout, torch.nn.Sequential) else readout
-    if isinstance(last, torch.nn.Conv2d):
-        size, plain = last.kernel_size, last.stride == last.dilation == (1, 1) and last.groups == 1 and last.padding_mode == 'zeros'
-        same = size in ((1, 1), (3, 3)) and last.padding in ('same', (size[0] // 2, size[1] // 2))
-        if plain and same and last.out_channels == 1: return last
-    raise ParameterError(f"{of}: its readout does not end in a convolution of 1 x 1 or 3 x 3 to one channel, of the same size "
-                         "and without an activation, so it has no features to put bases on; train it factorised instead.")
+    if isinstance(last, torch.nn.Conv2d) and last.out_channels == 1 and same_size(last): return last
+    raise ParameterError(f"{of}: its readout does not end in a convolution of 1 x 1 or 3 x 3 to one channel, of the same "
+                         "size and without an activation, so it has no features to put bases on; "
+                         "train it factorised instead.")
+
+def same_size(
+    layer: torch.nn.Conv2d, # any
+) -> bool: # 1 x 1 or 3 x 3, with zeros around the map, and nothing else about it
+    "Whether a convolution is one that bases can be read out by."
+    plain = layer.stride == layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == 'zeros'
+    size = layer.kernel_size
+    return plain and size in ((1, 1), (3, 3)) and layer.padding in ('same', (size[0] // 2, size[1] // 2))
 
 class BeforeReadout(torch.nn.Module):
     "Everything of a trained model before its last convolution, as a host."
@@ -733,7 +714,7 @@ def compared_with_original(
     fitted: FactorizedSaliency, # in phase 1, from `fit_bases`
     dataset: Dataset, # images that were not used to fit
     batch: int = 8, # images per forward pass
-) -> pd.DataFrame: # one row per image: squares (of the features about their mean), rest (of that, after the bases), cc, cc_other, difference
+) -> pd.DataFrame: # per image: squares (of features about their mean), rest (after the bases), cc, cc_other, difference
     "What bases leave of features and predictions, image by image."
     mean = sampled_features(fitted.host, dataset, 20).mean(0)[None, :, None, None]
     rows, before = [], None
@@ -756,7 +737,7 @@ def fit_summary(
     table: pd.DataFrame, # from `compared_with_original`
     draws: int = 1000, # resamples of the images
     seed: int = 0, # of the resamples
-) -> dict: # variance, cc, cc_other: (value, low, high); difference: largest, as a share of the original map's largest value
+) -> dict: # variance, cc, cc_other: (value, low, high); difference: largest, as a share of a map's largest value
     "What bases carry of a trained model, with 95% intervals over images."
     weights = rng(seed, 'fit').multinomial(len(table), np.full(len(table), 1 / len(table)), draws)
     def share(w): return 1 - (w @ table.rest.to_numpy()) / (w @ table.squares.to_numpy())
@@ -767,14 +748,15 @@ def fit_summary(
     def with_interval(statistic):
         low, high = np.nanquantile(statistic(weights), [.025, .975])
         return [float(statistic(np.ones(len(table)))), float(low), float(high)]
-    found = dict(variance=with_interval(share)) | {k: with_interval(lambda w: mean(w, k)) for k in ('cc', 'cc_other')}
+    found = dict(variance=with_interval(share))
+    for column in ('cc', 'cc_other'): found[column] = with_interval(lambda w: mean(w, column))
     return found | dict(difference=float(table.difference.max()), images=len(table))
 
 def fit_sentence(
     summary: dict, # from `fit_summary`
 ) -> str: # one sentence
     "A fit, in words."
-    def told(values): return '{:.3f} ({:.3f} to {:.3f})'.format(*values)
-    return (f"On {summary['images']} images that they were not fitted to, the bases carry {told(summary['variance'])} of the variance "
-            f"of the features; CC with the original's prediction {told(summary['cc'])}, with that for another image "
-            f"{told(summary['cc_other'])}; largest difference {summary['difference']:.1%} of a map's largest value.")
+    variance, same, other = ('{:.3f} ({:.3f} to {:.3f})'.format(*summary[k]) for k in ('variance', 'cc', 'cc_other'))
+    return (f"On {summary['images']} images that they were not fitted to, the bases carry {variance} of the variance of "
+            f"the features; CC with the original's prediction {same}, with that for another image {other}; largest "
+            f"difference {summary['difference']:.1%} of a map's largest value.")
