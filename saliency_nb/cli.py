@@ -335,7 +335,8 @@ def fit_options(c):
 
 def fit(args):
     "saliency-nb fit"
-    from saliency_nb.runs import fit, located
+    from saliency_nb.fit import fit
+    from saliency_nb.folders import located
     known = {k: v for k in (*FITTED, 'model', 'probe') if (v := getattr(args, k)) is not None}
     known |= {k: str(located(known[k])) for k in ('plugin', 'probe') if k in known}
     data = given_data(args, {}, args.out)

@@ -206,6 +206,7 @@ def run_model(
     from saliency_nb.bases import load_checkpoint
     record = run_record(run)
     p = record['parameters']
+    from saliency_nb import fitting # registers the host of models that bases were fitted to
     load_plugin(plugin_of(run, record)) # a host of somebody's own
     found = load_checkpoint(existing_file(file or run/'phase2/best.safetensors', 'the model of a run'))
     calibrated = run/'calibration.json'
@@ -223,6 +224,7 @@ def load_model(
         return described(zoo_model(place), place.name, place, card['size'], card['tau'])
     if path.is_dir(): return run_model(path)
     if path.is_file():
+        from saliency_nb import fitting # as above
         from saliency_nb.bases import load_checkpoint
         if (path.parent.parent/'run.json').is_file(): return run_model(path.parent.parent, path)
         return described(load_checkpoint(path), path.name)

@@ -9,9 +9,7 @@ __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'P
            'evaluate', 'device_of', 'mean_scores', 'told', 'History', 'train', 'resumable', 'keep_last',
            'lightning_trainer', 'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps',
            'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images',
-           'know_position', 'last_convolution', 'same_size', 'BeforeReadout', 'trained_host', 'fit_bases',
-           'fit_directions', 'reconstructed', 'sampled_features', 'reconstruction_quality', 'compared_with_original',
-           'fit_summary', 'fit_sentence']
+           'know_position']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -31,7 +29,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from .core import DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
-from .hosts import Readout, register_host
+from .hosts import Readout
 from .bases import PRIOR, FactorizedSaliency, OriginalSaliency, ReadoutSaliency, SaliencyModel, build_model, freeze_below_readout, load_checkpoint, recipe_of, recipe_text, save_checkpoint
 
 # %% ../nbs/23_training.ipynb #1c76e781
@@ -585,178 +583,3 @@ def know_position(
     "Give a model the log of the mean density of the training images, its position prior."
     model.position.copy_(position_map(other_images(dataset)[1], PRIOR)[None])
     return model
-
-# %% ../nbs/23_training.ipynb #7151f725
-def last_convolution(
-    readout: torch.nn.Module, # a convolution, or layers that end in one
-    of: str, # whose readout, for the sentence
-) -> torch.nn.Conv2d: # from D channels to the saliency logit
-    "The layer whose input is factorised; raises `ParameterError` where bases cannot stand before it."
-    last = readout[-1] if isinstance(readout, torch.nn.Sequential) else readout
-    if isinstance(last, torch.nn.Conv2d) and last.out_channels == 1 and same_size(last): return last
-    raise ParameterError(f"{of}: its readout does not end in a convolution of 1 x 1 or 3 x 3 to one channel, of the same "
-                         "size and without an activation, so it has no features to put bases on; "
-                         "train it factorised instead.")
-
-def same_size(
-    layer: torch.nn.Conv2d, # any
-) -> bool: # 1 x 1 or 3 x 3, with zeros around the map, and nothing else about it
-    "Whether a convolution is one that bases can be read out by."
-    plain = layer.stride == layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == 'zeros'
-    size = layer.kernel_size
-    return plain and size in ((1, 1), (3, 3)) and layer.padding in ('same', (size[0] // 2, size[1] // 2))
-
-class BeforeReadout(torch.nn.Module):
-    "Everything of a trained model before its last convolution, as a host."
-    def __init__(self,
-        model: OriginalSaliency, # trained
-    ):
-        super().__init__()
-        last = last_convolution(model.readout, type(model.host).__name__)
-        before = list(model.readout)[:-1] if isinstance(model.readout, torch.nn.Sequential) else []
-        self.host, self.head = model.host, torch.nn.Sequential(*before)
-        self.resize, self.dim = getattr(model.host, 'resize', 'probability'), last.in_channels
-        self.last = [last] # in a list: not part of this module
-        if last.bias is not None: self.register_buffer('level', last.bias.detach().clone())
-
-    def forward(self, images): return self.head(self.host(images))
-
-    def kernel(self) -> torch.Tensor: # (1, D, 3, 3)
-        "Weights of the last convolution."
-        weight = self.last[0].weight.detach()
-        return weight if weight.shape[-1] == 3 else torch.nn.functional.pad(weight, (1, 1, 1, 1))
-
-def trained_host(of: str, **options) -> torch.nn.Module: # a host
-    "`BeforeReadout` of a registered host, by name, for checkpoints."
-    return BeforeReadout(build_model(of, phase=0, **options))
-
-register_host('trained', trained_host)
-
-# %% ../nbs/23_training.ipynb #be730c15
-def fit_bases(
-    model: OriginalSaliency, # trained; it is not changed
-    dataset: Dataset, # images to draw places from
-    n_bases: int = 512, # N
-    places: int = 200, # drawn from each image
-    steps: int = 3000, # of Adam
-    batch: int = 1024, # places per step
-    lr: float = 1e-2, # at the start; it falls to zero along a cosine
-    seed: int = 0, # of places and start
-    say=print, # shows how far it is
-) -> FactorizedSaliency: # in phase 1, with the model's own features and readout
-    "Fit bases to the frozen features of a trained model."
-    host, device = BeforeReadout(model).eval(), device_of(model)
-    second = FactorizedSaliency(host, n_bases, 1, model.upsampling).to(device)
-    second.readout.weight.data.copy_(host.kernel())
-    if hasattr(model, 'recipe'): second.recipe = dict(host='trained', options=dict(of=model.recipe['host'], **model.recipe['options']))
-    torch.manual_seed(derived_seed(seed, 'bases'))
-    v = sampled_features(host, dataset, places).to(device)
-    start = torch.randn(n_bases, v.shape[1]) * 2 / n_bases**.5
-    second.bases.weight.data.copy_(start[..., None, None])
-    fit_directions(second.bases.weight, v, steps, batch, lr, Progress('bases', steps, 'steps', say=say))
-    return freeze_below_readout(second).eval()
-
-def fit_directions(
-    p: torch.nn.Parameter, # (N, D, 1, 1) bases, fitted in place
-    v: torch.Tensor, # (places, D) features
-    steps: int, # of Adam
-    batch: int, # places per step
-    lr: float, # at the start; it falls to zero along a cosine
-    progress: Progress, # of the steps
-):
-    "Adam on the squared error of the reconstruction."
-    p.requires_grad_(True)
-    scale, adam = v.std(), torch.optim.Adam([p], lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    for _ in range(steps):
-        progress.add()
-        x = v[torch.randint(len(v), (min(batch, len(v)),)).to(v.device)]
-        loss = ((reconstructed(x, p[..., 0, 0]) - x) / scale).square().mean()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        schedule.step()
-
-def reconstructed(
-    v: torch.Tensor, # (places, D) features
-    p: torch.Tensor, # (N, D) bases
-) -> torch.Tensor: # (places, D)
-    "sum_n sigmoid(v . p_n) p_n."
-    return torch.sigmoid(v @ p.T) @ p
-
-@torch.no_grad()
-def sampled_features(
-    host: torch.nn.Module, # (B, 3, H, W) -> (B, D, h, w)
-    dataset: Dataset, # with images
-    places: int, # drawn from each image
-) -> torch.Tensor: # (places, D)
-    "Features at random places of every image."
-    drawn = []
-    for i in range(len(dataset)):
-        v = host(dataset[i]['image'][None].to(device_of(host)))[0].flatten(1).T
-        drawn.append(v[torch.randint(len(v), (places,))].cpu())
-    return torch.cat(drawn)
-
-def reconstruction_quality(
-    model: FactorizedSaliency, # in phase 1, from `fit_bases`
-    dataset: Dataset, # images that were not used to fit
-    places: int = 200, # drawn from each image
-) -> float: # 1: perfect; 0: no better than the mean; can be negative
-    "Share of the variance of the features that the bases reconstruct."
-    v = sampled_features(model.host, dataset, places)
-    with torch.no_grad(): rest = v - reconstructed(v, model.bases.weight[..., 0, 0].cpu())
-    return 1 - (rest.square().sum() / (v - v.mean(0)).square().sum()).item()
-
-# %% ../nbs/23_training.ipynb #5e0e0005
-@torch.no_grad()
-def compared_with_original(
-    original: OriginalSaliency, # trained
-    fitted: FactorizedSaliency, # in phase 1, from `fit_bases`
-    dataset: Dataset, # images that were not used to fit
-    batch: int = 8, # images per forward pass
-) -> pd.DataFrame: # per image: squares (of features about their mean), rest (after the bases), cc, cc_other, difference
-    "What bases leave of features and predictions, image by image."
-    mean = sampled_features(fitted.host, dataset, 20).mean(0)[None, :, None, None]
-    rows, before = [], None
-    for items in DataLoader(dataset, batch):
-        images = items['image'].to(device_of(original))
-        v = fitted.host(images).cpu()
-        rest = v - fitted.read_out(images).cpu()
-        found = dict(squares=(v - mean).square().sum((1, 2, 3)), rest=rest.square().sum((1, 2, 3)))
-        whole, parts = original(images).cpu(), fitted(images).cpu()
-        last = whole[:1] if before is None else before
-        found |= dict(cc=cc(parts, whole), cc_other=cc(parts, torch.cat([last, whole[:-1]])))
-        found |= dict(difference=(parts - whole).abs().amax((1, 2)) / whole.amax((1, 2)))
-        rows.append(pd.DataFrame({k: t.double() for k, t in found.items()}, index=items['id']))
-        before = whole[-1:]
-    table = pd.concat(rows).rename_axis('image')
-    table.iloc[0, table.columns.get_loc('cc_other')] = np.nan # nothing came before it
-    return table
-
-def fit_summary(
-    table: pd.DataFrame, # from `compared_with_original`
-    draws: int = 1000, # resamples of the images
-    seed: int = 0, # of the resamples
-) -> dict: # variance, cc, cc_other: (value, low, high); difference: largest, as a share of a map's largest value
-    "What bases carry of a trained model, with 95% intervals over images."
-    weights = rng(seed, 'fit').multinomial(len(table), np.full(len(table), 1 / len(table)), draws)
-    def share(w): return 1 - (w @ table.rest.to_numpy()) / (w @ table.squares.to_numpy())
-    def mean(w, column):
-        known = table[column].notna().to_numpy()
-        total = w[..., known].sum(-1)
-        return w[..., known] @ table[column].to_numpy()[known] / np.where(total, total, np.nan)
-    def with_interval(statistic):
-        low, high = np.nanquantile(statistic(weights), [.025, .975])
-        return [float(statistic(np.ones(len(table)))), float(low), float(high)]
-    found = dict(variance=with_interval(share))
-    for column in ('cc', 'cc_other'): found[column] = with_interval(lambda w: mean(w, column))
-    return found | dict(difference=float(table.difference.max()), images=len(table))
-
-def fit_sentence(
-    summary: dict, # from `fit_summary`
-) -> str: # one sentence
-    "A fit, in words."
-    variance, same, other = ('{:.3f} ({:.3f} to {:.3f})'.format(*summary[k]) for k in ('variance', 'cc', 'cc_other'))
-    return (f"On {summary['images']} images that they were not fitted to, the bases carry {variance} of the variance of "
-            f"the features; CC with the original's prediction {same}, with that for another image {other}; largest "
-            f"difference {summary['difference']:.1%} of a map's largest value.")

@@ -2,12 +2,13 @@
 import json
 import numpy as np, pytest, torch
 from torch import nn
-from saliency_nb import cli, runs, training
-from saliency_nb.bases import FactorizedSaliency, OriginalSaliency, build_model, load_checkpoint, save_checkpoint
+from saliency_nb import cli, fitting, runs
+from saliency_nb.bases import OriginalSaliency, build_model, load_checkpoint, save_checkpoint
 from saliency_nb.core import CheckpointError, ParameterError
 from saliency_nb.hosts import HOSTS
-from saliency_nb.runs import Analysis, fit, recorded_parameters
-from saliency_nb.training import BeforeReadout, compared_with_original, fit_bases, fit_summary
+from saliency_nb.fit import fit
+from saliency_nb.runs import Analysis, recorded_parameters
+from saliency_nb.fitting import compared_with_original, fit_bases, fit_summary
 from saliency_nb.world import make_world
 
 PLUGIN = '''import torch
@@ -33,7 +34,7 @@ FAST = dict(n_bases=8, batch=4, accelerator='cpu', min_images=1, top=2)
 @pytest.fixture(autouse=True)
 def fewer_steps(monkeypatch):
     "And hosts of one test are not those of the next."
-    whole = training.fit_bases
+    whole = fitting.fit_bases
     monkeypatch.setattr(runs, 'fit_bases', lambda *args, **options: whole(*args, steps=100, **options))
     yield
     HOSTS.pop('theirs', None)

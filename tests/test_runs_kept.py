@@ -2,10 +2,10 @@
 import ast, json, shlex, shutil
 from pathlib import Path
 import nbformat, pandas as pd, pytest
-from saliency_nb import checks, cli, runs, training
+from saliency_nb import checks, cli, core, folders, runs
 from saliency_nb.bases import build_model, save_checkpoint
-from saliency_nb.core import DataError, ParameterError
-from saliency_nb.runs import Analysis, RunFolder, recorded_parameters
+from saliency_nb.core import ParameterError
+from saliency_nb.runs import Analysis, recorded_parameters
 from saliency_nb.world import make_world
 
 TINY = dict(height=64, width=96, features=4, n_bases=4, epochs=1, epochs2=1, batch=4, control=False, min_images=1, top=2, accelerator='cpu')
@@ -75,8 +75,8 @@ def test_retrain_does_it_and_is_meant_once(project, capsys):
 @pytest.fixture
 def edited(monkeypatch):
     "The code of a chapter is not what it was."
-    before = runs.fingerprint_code
-    monkeypatch.setattr(runs, 'fingerprint_code', lambda *modules: before(*modules) + 'edited')
+    before = folders.fingerprint_code
+    monkeypatch.setattr(folders, 'fingerprint_code', lambda *modules: before(*modules) + 'edited')
 
 def test_an_edit_of_the_code_is_no_reason_to_train(project, capsys, edited, untrained):
     code, out, err = said(capsys, 'thresholds', project/'runs/a')
@@ -201,8 +201,8 @@ def test_without_names_there_are_scores_and_maps(unnamed, trained, tmp_path, cap
 
 def test_runs_on_other_pictures_of_the_same_names_are_not_paired(project, tmp_path, capsys, monkeypatch, in_this_process):
     "Both made by single commands; means and rankings can be compared, pictures cannot."
-    start = training.Progress.__init__ # and every pass of images through a model says how far it is, as if it took minutes
-    monkeypatch.setattr(training.Progress, '__init__', lambda self, *args, **more: start(self, *args, **more | dict(first=0, every=0)))
+    start = core.Progress.__init__ # and every pass of images through a model says how far it is, as if it took minutes
+    monkeypatch.setattr(core.Progress, '__init__', lambda self, *args, **more: start(self, *args, **more | dict(first=0, every=0)))
     analysis = Analysis(**recorded_parameters(project/'runs/a'))
     analysis.scores(), analysis.contributions()
     out = capsys.readouterr().out
