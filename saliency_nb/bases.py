@@ -58,7 +58,7 @@ class OriginalSaliency(SaliencyModel):
 
     def own_readout(self, host) -> nn.Module: # (B, D, h, w) -> (B, 1, h, w)
         "A new readout, or the one that a network that is trained already brings with it."
-        if hasattr(host, 'trained_readout'): return deepcopy(host.trained_readout()) # it may be a part of the host
+        if hasattr(host, 'trained_readout'): return deepcopy(host.trained_readout()) # not shared
         return host.original_head() if hasattr(host, 'original_head') else conv(host.dim, 1)
 
     def logits(self,
@@ -120,7 +120,7 @@ class FactorizedSaliency(SaliencyModel):
 
     @property
     def level(self): # number, or tensor (1,)
-        "What is added to the logit everywhere: the bias of a readout that bases were fitted to, else nothing."
+        "What is added to the logit everywhere: the bias of a trained readout, else nothing."
         return getattr(self.host, 'level', 0.)
 
     def kernels(self) -> torch.Tensor: # (N, 3, 3)

@@ -415,11 +415,11 @@ def advice_sentences(
     if c.images.map_path.notna().all(): blur = 'each has an official map, so nothing is blurred'
     said = [f"images for the model: {found['height']} x {found['width']} px; {blur}"]
     if len(sizes) > 1:
-        said += [f'{len(sizes)} sizes of images: one blur in px is another share of each, and the model is given all '
-                 'at one size']
+        said += [f'{len(sizes)} sizes of images: one blur in px is another share of each, and the model is given '
+                 'all at one size']
     if c.regions is None:
-        said += ['nothing is named here, so a run gives scores and maps; --probe FOLDER adds images with named regions '
-                 'to ask about']
+        said += ['nothing is named here, so a run gives scores and maps; --probe FOLDER adds images with named '
+                 'regions to ask about']
     return said + [f"next: {found['command']}"]
 
 # %% ../nbs/54_checks.ipynb #fbc6fb70
@@ -465,7 +465,8 @@ def check_data(
     found.sort(key=lambda f: (list(KINDS).index(f[0]), f[2], f[3]))
     usable, sentence = verdict(root, c, found, strict)
     summary = dict(folder=str(root), layout=c.layout, usable=usable, sentence=sentence, counts=counted(c))
-    summary |= dict(errors=found.of('error'), warnings=found.of('warning'), fit=fits, advice=advice(c, reading or {}))
+    summary |= dict(errors=found.of('error'), warnings=found.of('warning'), fit=fits)
+    summary['advice'] = advice(c, reading or {})
     summary['seconds'] = round(time.perf_counter() - start, 1)
     if out is not None: write_report(Path(out), Checked(usable, sentence, summary, found, c), samples)
     return Checked(usable, sentence, summary, found, c)

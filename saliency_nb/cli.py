@@ -313,7 +313,7 @@ def given_data(
     if parts and args.data or not (parts or args.data or before):
         raise ParameterError('data: give either --data FOLDER, or its parts (--images, --fixations, ...).')
     if not (parts or args.data or os.path.exists(before)):
-        raise DataError(f'{before}: the data of this run are not there any more; say where they are (--data).')
+        raise DataError(f'{before}: the data of this run are not there; say where they are now (--data).')
     if not parts: return args.data or before
     from saliency_nb.core import fingerprint
     from saliency_nb.runs import gathered
@@ -324,13 +324,13 @@ FITTED = ('n_bases', 'height', 'width', 'batch', 'seed', 'data_seed', 'lenient',
           'plugin', 'control') # parameters that a fit has options for
 
 def fit_options(c):
-    text = ('a trained model without bases: a checkpoint, or a Python file (plugin) that registers a network of '
-            'yours and has a method `trained_readout`, its last layers as they were trained')
+    text = ('a trained model without bases: a checkpoint, or a Python file (plugin) that registers a network '
+            'of yours and has a method `trained_readout`, its last layers as they were trained')
     c.add_argument('source', type=home_path, metavar='CHECKPOINT|PLUGIN', help=text)
     data_options(c)
     c.add_argument('--out', type=home_path, required=True, help='run folder')
     c.add_argument('--model', help='registered host, where the plugin registers several')
-    c.add_argument('--retrain', action='store_true', help='fit again where the run folder holds another model')
+    c.add_argument('--retrain', action='store_true', help='fit again where the folder holds another model')
     parameter_options(c, FITTED)
 
 def fit(args):
@@ -456,7 +456,7 @@ def report(args):
     from saliency_nb.runs import html_report, recorded_parameters, run
     notebook = Path(args.run)/'model.ipynb'
     if notebook.is_file(): return print(f'report: {html_report(notebook)}')
-    print(f'{args.run}: was made by single commands; now all of it is executed, and what is there is not made again')
+    print(f'{args.run}: was made by single commands; all of it is executed, what is there is not made again')
     print(f'report: {run(**recorded_parameters(args.run))}')
 
 def explore_options(c):
@@ -487,7 +487,7 @@ COMMANDS = { # name -> what it does, in a few words; its options; the function
     'explain': ('what raises and lowers the prediction at a place of a picture: a page for each', explain_options, explain),
     'score': ("all metrics for a folder of anybody's maps", score_options, score),
     'people': ('what attracts people in a data set and by how much, without a model', people_options, people),
-    'fit': ('fit bases to a model that is trained already; `run` and the stages go on from there', fit_options, fit),
+    'fit': ('fit bases to a model that is trained already; other commands go on from there', fit_options, fit),
     'run': ('train, dissect and explain models: the whole analysis, as an executed notebook', run_options, run_models),
     'compare': ('put the scores and contributions of several runs side by side', compare_options, compare),
     'report': ('write the HTML page of a run again from its notebook', run_option, report),

@@ -24,8 +24,8 @@ def last_convolution(
     "The layer whose input is factorised; raises `ParameterError` where bases cannot stand before it."
     last = readout[-1] if isinstance(readout, torch.nn.Sequential) else readout
     if isinstance(last, torch.nn.Conv2d) and last.out_channels == 1 and same_size(last): return last
-    raise ParameterError(f"{of}: its readout does not end in a convolution of 1 x 1 or 3 x 3 to one channel, of the "
-                         "same size and without an activation, so it has no features to put bases on; "
+    raise ParameterError(f"{of}: its readout does not end in a convolution of 1 x 1 or 3 x 3 to one channel, "
+                         "of the same size and without an activation, so it has no features to put bases on; "
                          "train it factorised instead.")
 
 def same_size(
@@ -150,7 +150,7 @@ def compared_with_original(
     fitted: FactorizedSaliency, # in phase 1, from `fit_bases`
     dataset: Dataset, # images that were not used to fit
     batch: int = 8, # images per forward pass
-) -> pd.DataFrame: # per image: squares (of features about their mean), rest (of them), cc, cc_other, difference
+) -> pd.DataFrame: # per image: squares (of features about their mean), rest, cc, cc_other, difference
     "What bases leave of features and predictions, image by image."
     mean = sampled_features(fitted.host, dataset, 20).mean(0)[None, :, None, None]
     rows, before = [], None
@@ -195,6 +195,6 @@ def fit_sentence(
 ) -> str: # one sentence
     "A fit, in words."
     def told(name): return '{:.3f} ({:.3f} to {:.3f})'.format(*summary[name])
-    return (f"On {summary['images']} images that they were not fitted to, the bases carry {told('variance')} of the "
-            f"variance of the features; CC with the original's prediction {told('cc')}, with that for another image "
-            f"{told('cc_other')}; largest difference {summary['difference']:.1%} of a map's largest value.")
+    return (f"On {summary['images']} images that they were not fitted to, the bases carry {told('variance')} of "
+            f"the variance of the features; CC with the original's prediction {told('cc')}, with that for another "
+            f"image {told('cc_other')}; largest difference {summary['difference']:.1%} of a map's largest value.")

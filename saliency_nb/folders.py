@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np, papermill as pm
 from fastcore.basics import patch
 from . import core
-from .core import (DataError, ParameterError, existing_file, fingerprint, fingerprint_code, read_json, versions,
-                              writable_folder, write_json)
+from .core import (DataError, ParameterError, existing_file, fingerprint, fingerprint_code, read_json,
+                              versions, writable_folder, write_json)
 from .training import check_training
 
 # %% ../nbs/56_folders.ipynb #7facf4c9
@@ -206,7 +206,7 @@ def record_of(
 
 # %% ../nbs/56_folders.ipynb #56d00002
 APART = dict(data='on other images or fixations', phase1='on another phase 1',
-             checkpoint='from another checkpoint', given='elsewhere, with other weights') # said instead of values
+             checkpoint='from another checkpoint', given='elsewhere, with other weights') # in place of values
 
 def told_apart(
     recorded: dict, # option -> value, of a training
@@ -231,8 +231,8 @@ def guard(self: RunFolder,
     if self.retrain or not self.holds(name): return
     apart = told_apart(known['inputs'], asked) if known else 'in a way that run.json does not tell'
     if not apart: return
-    raise ParameterError(f'{self.path}: holds a model ({name}) trained {apart}; leave these options out to use '
-                         'it (saliency-nb COMMAND RUN), --retrain makes it again, or choose another --out.')
+    raise ParameterError(f'{self.path}: holds a model ({name}) trained {apart}; leave these options out to '
+                         'use it (saliency-nb COMMAND RUN), --retrain makes it again, or choose another --out.')
 
 @patch
 def holds(self: RunFolder,

@@ -187,7 +187,8 @@ def load_plugin(
     if not path: return
     try: run_path(str(existing_file(path, 'the Python file that registers hosts')))
     except SaliencyError: raise
-    except Exception as e: raise ParameterError(f'{path}: does not run ({type(e).__name__}: {e}); mend it.') from e
+    except Exception as e:
+        raise ParameterError(f'{path}: does not run ({type(e).__name__}: {e}); mend it.') from e
 
 def plugin_of(
     run: Path, # folder of a run
@@ -206,7 +207,7 @@ def run_model(
     from saliency_nb.bases import load_checkpoint
     record = run_record(run)
     p = record['parameters']
-    from saliency_nb import fitting # registers the host of models that bases were fitted to
+    from saliency_nb import fitting # noqa: F401 - registers the host of models that bases were fitted to
     load_plugin(plugin_of(run, record)) # a host of somebody's own
     found = load_checkpoint(existing_file(file or run/'phase2/best.safetensors', 'the model of a run'))
     calibrated = run/'calibration.json'
@@ -224,7 +225,7 @@ def load_model(
         return described(zoo_model(place), place.name, place, card['size'], card['tau'])
     if path.is_dir(): return run_model(path)
     if path.is_file():
-        from saliency_nb import fitting # as above
+        from saliency_nb import fitting # noqa: F401 - as above
         from saliency_nb.bases import load_checkpoint
         if (path.parent.parent/'run.json').is_file(): return run_model(path.parent.parent, path)
         return described(load_checkpoint(path), path.name)
