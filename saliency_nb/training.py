@@ -30,7 +30,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from .core import DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
 from .hosts import Readout
-from .bases import PRIOR, FactorizedSaliency, OriginalSaliency, ReadoutSaliency, SaliencyModel, build_model, freeze_below_readout, load_checkpoint, recipe_of, recipe_text, save_checkpoint
+from .bases import (PRIOR, FactorizedSaliency, ReadoutSaliency, SaliencyModel, freeze_below_readout,
+                               load_checkpoint, recipe_of, recipe_text, save_checkpoint)
 
 # %% ../nbs/23_training.ipynb #1c76e781
 class Preloaded(Dataset):
