@@ -12,6 +12,7 @@ __all__ = ['ACTIVATE', 'PRIOR', 'AUTHORS', 'LAYERS', 'RENAMED', 'LARGEST', 'Sali
 
 # %% ../nbs/22_bases.ipynb #7bcf18b1
 import json, math, re
+from copy import deepcopy
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,12 @@ class OriginalSaliency(SaliencyModel):
         upsampling: str = 'bilinear', # of the output
     ):
         super().__init__(host, upsampling)
-        self.readout = host.original_head() if hasattr(host, 'original_head') else conv(host.dim, 1)
+        self.readout = self.own_readout(host)
+
+    def own_readout(self, host) -> nn.Module: # (B, D, h, w) -> (B, 1, h, w)
+        "A new readout, or the one that a network that is trained already brings with it."
+        if hasattr(host, 'trained_readout'): return deepcopy(host.trained_readout()) # not shared
+        return host.original_head() if hasattr(host, 'original_head') else conv(host.dim, 1)
 
     def logits(self,
         images: torch.Tensor, # (B, 3, H, W), normalised
@@ -110,7 +116,13 @@ class FactorizedSaliency(SaliencyModel):
         activations: torch.Tensor, # (B, N, h, w) in (0, 1)
     ) -> torch.Tensor: # (B, h, w)
         "The readout before its sigmoid, on the grid of the bases; in phase 1 without making the features, by the identity below."
-        return F.conv2d(activations, self.kernels().contiguous()[None], padding=1)[:, 0] # torch has no gradient for other layouts and one image
+        kernels = self.kernels().contiguous()[None] # torch has no gradient for other layouts and one image
+        return F.conv2d(activations, kernels, padding=1)[:, 0] + self.level
+
+    @property
+    def level(self): # number, or tensor (1,)
+        "What is added to the logit everywhere: the bias of a trained readout, else nothing."
+        return getattr(self.host, 'level', 0.)
 
     def kernels(self) -> torch.Tensor: # (N, 3, 3)
         "W2, the kernel that reads each basis out; in phase 1 W2[n,i,j] = sum_c W1[c,i,j] P[n,c]."

@@ -6,10 +6,10 @@
 __all__ = ['IMAGES', 'LEFT_BEHIND', 'NAMES', 'SaliencyError', 'DataError', 'CheckpointError', 'ParameterError', 'existing_folder',
            'existing_file', 'Problem', 'Problems', 'is_hidden', 'files_in', 'folders_in', 'image_id', 'whole_file',
            'writable_folder', 'write_json', 'read_json', 'open_json', 'read_table', 'fingerprint', 'fingerprint_files',
-           'fingerprint_code', 'versions', 'git_revision', 'derived_seed', 'rng']
+           'fingerprint_code', 'versions', 'git_revision', 'derived_seed', 'rng', 'Progress', 'duration']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
-import codecs, hashlib, io, json, os, subprocess, tempfile, threading, unicodedata
+import codecs, hashlib, io, json, os, subprocess, tempfile, threading, time, unicodedata
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -255,3 +255,33 @@ def rng(
     "Random numbers for one purpose."
     import numpy as np
     return np.random.default_rng(derived_seed(seed, *names))
+
+# %% ../nbs/10_core.ipynb #5e0e0011
+class Progress:
+    "Lines that say how far something is: the first after some seconds, then one every half minute."
+    def __init__(self,
+        what: str, # is being done
+        total: int, # how many pieces
+        unit: str = 'images', # of what
+        first: float = 5., # seconds before anything is said
+        every: float = 30., # seconds between lines
+        say=print, # shows a line
+    ):
+        self.what, self.total, self.unit, self.every, self.say = what, total, unit, every, say
+        self.done, self.start = 0, time.time()
+        self.due = self.start + first
+
+    def add(self, count: int = 1): # pieces that are about to be done
+        "Count, and say how far it is when that is due."
+        now = time.time()
+        if now >= self.due and 0 < self.done < self.total:
+            left = (now - self.start) / self.done * (self.total - self.done)
+            self.say(f'{self.what}: {self.done:,} of {self.total:,} {self.unit}, about {duration(left)} left')
+            self.due = now + self.every
+        self.done += count
+
+def duration(
+    seconds: float,
+) -> str: # e.g. '40 s', '3 min'
+    "A time to wait, in words."
+    return f'{max(1, round(seconds))} s' if seconds < 90 else f'{round(seconds / 60)} min'

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from .core import ParameterError, derived_seed, fingerprint, whole_file
+from .core import ParameterError, Progress, derived_seed, fingerprint, whole_file
 from .bases import ACTIVATE, ReadoutSaliency
 from .training import FrozenFeatures, SaliencyTraining, check_training, train
 
@@ -201,7 +201,9 @@ class SparseAutoencoder(Dictionary):
         adam = torch.optim.Adam(learned, self.lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(adam, self.lr, self.steps, pct_start=.05)
         idle = torch.zeros(self.n_units)
+        progress = Progress('dictionary', self.steps, 'steps')
         for step in range(self.steps):
+            progress.add()
             x = features[torch.randint(len(features), (min(self.batch, len(features)),), generator=draw)]
             value, unit = self.strongest(x)
             rest = x - self.summed(value, unit)

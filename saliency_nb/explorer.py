@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from .bases import FactorizedSaliency, basis_saliency
 from .semantics import Regions
 from .contributions import name_shares
-from .explain import has_prior
 from .figures import as_rgb
 
 # %% ../nbs/58_explorer.ipynb #ef918548
@@ -58,7 +57,7 @@ def view(
     parts: torch.Tensor, # (N, h, w), l_n
 ) -> Figure: # five panels
     "Image, prediction, prediction without some names, the change, and where their bases are on."
-    prior = model.position_prior(parts.shape[1:]).cpu() if has_prior(model) else 0
+    prior = model.position_prior(parts.shape[1:]).cpu() if hasattr(model, 'position_prior') else 0
     logits = torch.stack([parts.sum(0), switched_off(parts, share)]) + prior
     before, after = model.upsampled(logits, image.shape[1:])
     before, after = before / before.mean(), after / before.mean()

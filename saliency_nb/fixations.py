@@ -24,7 +24,7 @@ import cv2, mat73, numpy as np, pandas as pd, torch
 from PIL import Image
 from scipy.io.matlab import mat_struct
 from scipy.sparse import issparse
-from .core import (IMAGES, DataError, ParameterError, Problems, existing_file, existing_folder, files_in, fingerprint, fingerprint_code,
+from .core import (IMAGES, DataError, ParameterError, Problems, Progress, existing_file, existing_folder, files_in, fingerprint, fingerprint_code,
                               fingerprint_files, image_id, read_json, rng, whole_file)
 
 # %% ../nbs/11_fixations.ipynb #7ca38f24
@@ -186,11 +186,12 @@ def read_each(
     kind: str = 'unreadable fixations', # of a fault that has none of its own
 ) -> dict: # image id -> what was read, in the order of the items
     "Read in parallel; an image whose reader raises `DataError` is a problem and is left out."
-    found = {}
+    found, progress = {}, Progress('reading', len(items), 'files')
     with ThreadPoolExecutor() as pool:
         waiting = {i: pool.submit(read, item) for i, item in items.items()}
         try:
             for i in waiting:
+                progress.add()
                 with problems.caught(i, kind): found[i] = waiting[i].result()
                 waiting[i] = None # what was read and left out need not stay in memory
         except DataError: pool.shutdown(cancel_futures=True); raise

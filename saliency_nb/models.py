@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['ZOO', 'MOST', 'FROZEN', 'DERIVED', 'card_of', 'models', 'listing', 'halved', 'is_frozen', 'parted', 'share_backbone',
            'run_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo', 'zoo_model', 'described',
-           'run_model', 'load_model']
+           'load_plugin', 'plugin_of', 'run_model', 'load_model']
 
 # %% ../nbs/27_models.ipynb #6e14e5d1
 import shutil
 from pathlib import Path
+from runpy import run_path
 from . import core
-from .core import (DataError, ParameterError, existing_file, read_json, read_table, whole_file,
+from .core import (DataError, ParameterError, SaliencyError, existing_file, read_json, read_table, whole_file,
                               writable_folder, write_json)
 
 # %% ../nbs/27_models.ipynb #dabe54ac
@@ -179,13 +180,35 @@ def described(
     model.size = tuple(size or getattr(model.host, 'size', (240, 320)))
     return model
 
+def load_plugin(
+    path, # Python file that registers hosts; '': none
+):
+    "Run a plugin; raises `ParameterError` where it does not run."
+    if not path: return
+    try: run_path(str(existing_file(path, 'the Python file that registers hosts')))
+    except SaliencyError: raise
+    except Exception as e:
+        raise ParameterError(f'{path}: does not run ({type(e).__name__}: {e}); mend it.') from e
+
+def plugin_of(
+    run: Path, # folder of a run
+    record: dict, # its run.json
+) -> str: # '': none
+    "Where the plugin of a run is, which may have moved together with it."
+    path = record['parameters'].get('plugin', '')
+    near = run/record.get('places', {}).get('plugin', '')
+    return str(near) if path and not Path(path).exists() and near.is_file() else path
+
 def run_model(
     run: Path, # folder of a run
     file: Path | None = None, # one of its checkpoints; None: phase 2
 ): # in eval mode
     "A model of a run, with the size it was trained at and its calibration."
     from saliency_nb.bases import load_checkpoint
-    p = run_record(run)['parameters']
+    record = run_record(run)
+    p = record['parameters']
+    from saliency_nb import fitting # noqa: F401 - registers the host of models that bases were fitted to
+    load_plugin(plugin_of(run, record)) # a host of somebody's own
     found = load_checkpoint(existing_file(file or run/'phase2/best.safetensors', 'the model of a run'))
     calibrated = run/'calibration.json'
     tau = read_json(calibrated)['network']['tau'] if calibrated.is_file() else 1.
@@ -202,6 +225,7 @@ def load_model(
         return described(zoo_model(place), place.name, place, card['size'], card['tau'])
     if path.is_dir(): return run_model(path)
     if path.is_file():
+        from saliency_nb import fitting # noqa: F401 - as above
         from saliency_nb.bases import load_checkpoint
         if (path.parent.parent/'run.json').is_file(): return run_model(path.parent.parent, path)
         return described(load_checkpoint(path), path.name)

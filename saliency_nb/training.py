@@ -6,13 +6,14 @@
 __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'PRECISION', 'SENSIBLE', 'METRICS', 'NAMES',
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
-           'evaluate', 'device_of', 'mean_scores', 'History', 'train', 'resumable', 'keep_last', 'lightning_trainer',
-           'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope',
-           'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images', 'know_position', 'BeforeReadout',
-           'trained_host', 'fit_bases', 'reconstructed', 'sampled_features', 'reconstruction_quality']
+           'evaluate', 'device_of', 'mean_scores', 'told', 'History', 'train', 'resumable', 'keep_last',
+           'lightning_trainer', 'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps',
+           'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images',
+           'know_position']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
+from contextlib import contextmanager
 from copy import deepcopy
 from numbers import Integral, Real
 from pathlib import Path
@@ -26,17 +27,22 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.optimize import brentq
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from .core import DataError, ParameterError, derived_seed, fingerprint, read_json, rng, whole_file, write_json
+from .core import DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
-from .hosts import Readout, register_host
-from .bases import PRIOR, FactorizedSaliency, OriginalSaliency, ReadoutSaliency, SaliencyModel, build_model, freeze_below_readout, load_checkpoint, recipe_of, recipe_text, save_checkpoint
+from .hosts import Readout
+from .bases import (PRIOR, FactorizedSaliency, ReadoutSaliency, SaliencyModel, freeze_below_readout,
+                               load_checkpoint, recipe_of, recipe_text, save_checkpoint)
 
 # %% ../nbs/23_training.ipynb #1c76e781
 class Preloaded(Dataset):
     "The items of a dataset, read once and kept in memory."
     def __init__(self,
         dataset: Dataset, # e.g. a SaliencyDataset
-    ): self.items = [dataset[i] for i in range(len(dataset))]
+    ):
+        self.items, progress = [], Progress('decoding', len(dataset))
+        for i in range(len(dataset)):
+            progress.add()
+            self.items.append(dataset[i])
     def __len__(self): return len(self.items)
     def __getitem__(self, i): return self.items[i]
 
@@ -266,6 +272,23 @@ def mean_scores(
 ) -> pd.DataFrame: # index: metric; columns mean, standard error over images
     "Mean score and its standard error over images."
     return pd.DataFrame(dict(mean=table.mean(), standard_error=table.std() / len(table)**.5))
+
+# %% ../nbs/23_training.ipynb #5e0e0002
+@contextmanager
+def told(
+    what: str, # is being done
+    total: int, # images that go through the models, together
+    *models, # whose hosts see them
+    **more, # of `Progress`
+):
+    "Within it, images that go through models are counted."
+    progress = Progress(what, total, **more)
+    def count(host, inputs): progress.add(len(inputs[0]))
+    hosts = {id(m.host): m.host for m in models}.values()
+    hooks = [host.register_forward_pre_hook(count) for host in hosts]
+    try: yield progress
+    finally:
+        for hook in hooks: hook.remove()
 
 # %% ../nbs/23_training.ipynb #da98a1ba
 class History(L.Callback):
@@ -561,82 +584,3 @@ def know_position(
     "Give a model the log of the mean density of the training images, its position prior."
     model.position.copy_(position_map(other_images(dataset)[1], PRIOR)[None])
     return model
-
-# %% ../nbs/23_training.ipynb #7151f725
-class BeforeReadout(torch.nn.Module):
-    "Everything of a trained model before its last convolution, as a host."
-    def __init__(self,
-        model: OriginalSaliency, # trained
-    ):
-        super().__init__()
-        layers = list(model.readout) if isinstance(model.readout, torch.nn.Sequential) else [model.readout]
-        if not isinstance(layers[-1], torch.nn.Conv2d) or layers[-1].kernel_size != (3, 3) or layers[-1].bias is not None:
-            raise ParameterError(f"{type(model.host).__name__}: its readout does not end in a 3 x 3 convolution without bias, so it has no features to put bases on; train it factorised instead.")
-        self.host, self.head, self.resize = model.host, torch.nn.Sequential(*layers[:-1]), getattr(model.host, 'resize', 'probability')
-        self.dim, self.last = layers[-1].in_channels, [layers[-1]] # in a list: not part of this module
-    def forward(self, images): return self.head(self.host(images))
-
-def trained_host(of: str, **options) -> torch.nn.Module: # a host
-    "`BeforeReadout` of a registered host, by name, for checkpoints."
-    return BeforeReadout(build_model(of, phase=0, **options))
-
-register_host('trained', trained_host)
-
-# %% ../nbs/23_training.ipynb #be730c15
-def fit_bases(
-    model: OriginalSaliency, # trained; it is not changed
-    dataset: Dataset, # images to draw places from
-    n_bases: int = 512, # N
-    places: int = 200, # drawn from each image
-    steps: int = 3000, # of Adam
-    batch: int = 1024, # places per step
-    lr: float = 1e-2, # at the start; it falls to zero along a cosine
-    seed: int = 0, # of places and start
-) -> FactorizedSaliency: # in phase 1, with the model's own features and readout
-    "Fit bases to the frozen features of a trained model."
-    host, device = BeforeReadout(model).eval(), device_of(model)
-    second = FactorizedSaliency(host, n_bases, 1, model.upsampling).to(device)
-    second.readout.weight.data.copy_(host.last[0].weight.data)
-    if hasattr(model, 'recipe'): second.recipe = dict(host='trained', options=dict(of=model.recipe['host'], **model.recipe['options']))
-    torch.manual_seed(derived_seed(seed, 'bases'))
-    v = sampled_features(host, dataset, places).to(device)
-    scale, p = v.std(), second.bases.weight
-    p.data.copy_((torch.randn(n_bases, v.shape[1]) * 2 / n_bases**.5).to(p)[..., None, None])
-    second.bases.requires_grad_(True)
-    adam = torch.optim.Adam([p], lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    for _ in range(steps):
-        x = v[torch.randint(len(v), (min(batch, len(v)),)).to(device)]
-        loss = ((reconstructed(x, p[..., 0, 0]) - x) / scale).square().mean()
-        adam.zero_grad(); loss.backward(); adam.step(); schedule.step()
-    return freeze_below_readout(second).eval()
-
-def reconstructed(
-    v: torch.Tensor, # (places, D) features
-    p: torch.Tensor, # (N, D) bases
-) -> torch.Tensor: # (places, D)
-    "sum_n sigmoid(v . p_n) p_n."
-    return torch.sigmoid(v @ p.T) @ p
-
-@torch.no_grad()
-def sampled_features(
-    host: torch.nn.Module, # (B, 3, H, W) -> (B, D, h, w)
-    dataset: Dataset, # with images
-    places: int, # drawn from each image
-) -> torch.Tensor: # (places, D)
-    "Features at random places of every image."
-    drawn = []
-    for i in range(len(dataset)):
-        v = host(dataset[i]['image'][None].to(device_of(host)))[0].flatten(1).T
-        drawn.append(v[torch.randint(len(v), (places,))].cpu())
-    return torch.cat(drawn)
-
-def reconstruction_quality(
-    model: FactorizedSaliency, # in phase 1, from `fit_bases`
-    dataset: Dataset, # images that were not used to fit
-    places: int = 200, # drawn from each image
-) -> float: # 1: perfect; 0: no better than the mean; can be negative
-    "Share of the variance of the features that the bases reconstruct."
-    v = sampled_features(model.host, dataset, places)
-    with torch.no_grad(): rest = v - reconstructed(v, model.bases.weight[..., 0, 0].cpu())
-    return 1 - (rest.square().sum() / (v - v.mean(0)).square().sum()).item()

@@ -166,8 +166,8 @@ def test_stages_one_by_one_from_folders_kept_apart(world, tmp_path):
     for command_name, file, made_before in (('train', 'phase2/best.safetensors', 0), ('thresholds', 'thresholds.nc', 2), ('dissect', 'alignment.nc', 3), ('contributions', 'contributions.csv', 5)):
         r = done(command_name, *options)
         assert r.returncode == 0 and (tmp_path/'run'/file).is_file() and r.stdout.count('not made again') == made_before, r.stderr + r.stdout
-    r = done('train', *options, '--phase', '0', '--keep', '0,1', '--accumulate', '2', '--patience', '1', '--clip', '1')
-    assert r.returncode == 0 and {f.name for f in (tmp_path/'run/original').glob('*.safetensors')} == {'best.safetensors', 'epoch_000.safetensors', 'epoch_001.safetensors'}, r.stderr
+    r = done('train', *options, '--out', tmp_path/'other', '--phase', '0', '--keep', '0,1', '--accumulate', '2', '--patience', '1', '--clip', '1')
+    assert r.returncode == 0 and {f.name for f in (tmp_path/'other/original').glob('*.safetensors')} == {'best.safetensors', 'epoch_000.safetensors', 'epoch_001.safetensors'}, r.stderr
     r = done('train', *options, '--keep', 'last')
     assert r.returncode == 1 and 'epochs' in r.stderr and 'Traceback' not in r.stderr
     r = done('train', *options, '--data', world)

@@ -3,7 +3,7 @@ import json, shutil, sys
 from pathlib import Path
 import nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
-from saliency_nb import cli, runs
+from saliency_nb import cli, core, runs
 from saliency_nb.core import ParameterError, SaliencyError, read_table
 from saliency_nb.fixations import FixationSet
 from saliency_nb.runs import Analysis, analysis_parameters, checked_parameters, located, open_data, opened_splits, prepared, reading_options
@@ -195,7 +195,7 @@ def small_analysis(monkeypatch, package, parameter):
     second = nbformat.v4.new_code_cell("import json, os, sys\nwith open('said', 'w') as f: json.dump([sys.executable, os.getcwd(), runs], f)")
     kernelspec = dict(name='python3', language='python', display_name='Python 3')
     nbformat.write(nbformat.v4.new_notebook(cells=[first, second], metadata=dict(kernelspec=kernelspec)), package/'analyses/compare_models.ipynb')
-    monkeypatch.setattr(runs.core, '__file__', str(package/'core.py'))
+    monkeypatch.setattr(core, '__file__', str(package/'core.py'))
 
 @pytest.mark.parametrize('place', ['JUPYTER_DATA_DIR', 'HOME'])
 def test_the_kernel_is_the_interpreter_of_the_command(place, tmp_path, monkeypatch):

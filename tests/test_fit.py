@@ -1,0 +1,229 @@
+"Bases for a model that somebody has trained: it stays as it is, and what the bases carry of it is told."
+
+import json
+import numpy as np, pytest, torch
+from torch import nn
+from saliency_nb import cli, fitting, runs
+from saliency_nb.bases import OriginalSaliency, build_model, load_checkpoint, save_checkpoint
+from saliency_nb.core import CheckpointError, ParameterError
+from saliency_nb.hosts import HOSTS
+from saliency_nb.fit import fit
+from saliency_nb.runs import Analysis, recorded_parameters
+from saliency_nb.fitting import compared_with_original, fit_bases, fit_summary
+from saliency_nb.world import make_world
+
+PLUGIN = '''import torch
+from torch import nn
+from saliency_nb.hosts import register_host
+
+class Theirs(nn.Module):
+    dim, size = 6, (64, 96)
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 6, 8, 8), nn.BatchNorm2d(6))
+        self.classifier = nn.Sequential(nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), READOUT)
+        torch.manual_seed(3) # in place of a file of weights
+        for p in self.parameters(): p.data = torch.randn_like(p) / p[0].numel()**.5
+    def forward(self, images): return torch.relu(self.layers(images))
+    def trained_readout(self): return self.classifier
+
+register_host('theirs', Theirs)
+'''
+READOUTS = dict(
+    small='nn.Conv2d(5, 1, 1)',
+    wide='nn.Conv2d(5, 1, 3, padding=1)',
+    plain='nn.Conv2d(5, 1, 3, padding="same", bias=False)',
+)
+FAST = dict(n_bases=8, batch=4, accelerator='cpu', min_images=1, top=2)
+
+
+@pytest.fixture(autouse=True)
+def fewer_steps(monkeypatch):
+    "And hosts of one test are not those of the next."
+    whole = fitting.fit_bases
+    monkeypatch.setattr(runs, 'fit_bases', lambda *args, **options: whole(*args, steps=100, **options))
+    yield
+    HOSTS.pop('theirs', None)
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp('fit') / 'world', n_images=16, size=(64, 96), seed=0)
+
+
+def plugin(folder, readout='small'):
+    (folder / 'theirs.py').write_text(PLUGIN.replace('READOUT', READOUTS.get(readout, readout)))
+    return folder / 'theirs.py'
+
+
+@pytest.mark.parametrize('readout', READOUTS)
+def test_a_plugin_is_opened_as_it_is(readout, world, tmp_path):
+    carried = fit(plugin(tmp_path, readout), world, tmp_path / 'run', **FAST)
+    theirs, fitted = HOSTS['theirs'](), load_checkpoint(tmp_path / 'run/phase2/best.safetensors')
+    mine = fitted.host.host.state_dict()
+    assert all(torch.equal(v, mine[k]) for k, v in theirs.state_dict().items())  # BatchNorm's means, too
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        wanted = theirs.eval().classifier(theirs(images))
+        last = theirs.classifier[:-1](theirs(images))  # what their last convolution reads
+        assert torch.equal(fitted.host(images), last)
+        first = load_checkpoint(tmp_path / 'run/phase1/best.safetensors')
+        found = nn.functional.conv2d(last, first.readout.weight, padding=1) + first.level
+        assert torch.allclose(found, wanted, atol=1e-5)
+        assert torch.allclose(first.logits(images), fitted.logits(images), atol=1e-4)  # phase 2 is phase 1
+    assert carried['variance'][1] <= carried['variance'][0] <= carried['variance'][
+        2
+    ] and carried == json.loads((tmp_path / 'run/fit.json').read_text())
+
+
+def test_stages_go_on_from_there(world, tmp_path, capsys):
+    args = [
+        'fit',
+        plugin(tmp_path),
+        '--data',
+        world,
+        '--out',
+        tmp_path / 'run',
+        '--n-bases',
+        8,
+        '--batch',
+        4,
+        '--min-images',
+        1,
+        '--accelerator',
+        'cpu',
+    ]
+    assert cli.main([str(a) for a in args]) == 0
+    said = capsys.readouterr().out
+    assert 'of the variance' in said and "CC with the original's prediction" in said and '64 x 96' in said
+    assert cli.main(['thresholds', str(tmp_path / 'run')]) == 0
+    analysis = Analysis(**recorded_parameters(tmp_path / 'run'))
+    assert (
+        set(analysis.scores().index.levels[0]) >= {'original', 'phase 2'}
+        and capsys.readouterr().out.count('phase1: unchanged') == 2
+    )
+
+
+@pytest.mark.parametrize(
+    'change, word',
+    [
+        (('    def trained_readout(self): return self.classifier\n', ''), 'trained_readout'),
+        (("register_host('theirs', Theirs)\n", ''), 'registers no host'),
+        (('READOUT', 'nn.Conv2d(5, 1, 1), nn.Sigmoid()'), 'without an activation'),
+        (('READOUT', 'nn.Conv2d(5, 2, 1)'), 'one channel'),
+        (('READOUT', 'nn.Conv2d(5, 1, 5, padding=2)'), '1 x 1 or 3 x 3'),
+        (('READOUT', 'nn.Conv2d(5, 1, 3)'), 'same size'),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_what_has_no_readout_to_take_is_refused(change, word, world, tmp_path, capsys):
+    (tmp_path / 'theirs.py').write_text(PLUGIN.replace(*change).replace('READOUT', 'nn.Conv2d(5, 1, 1)'))
+    code = cli.main([
+        'fit',
+        str(tmp_path / 'theirs.py'),
+        '--data',
+        str(world),
+        '--out',
+        str(tmp_path / 'run'),
+    ])
+    err = capsys.readouterr().err
+    assert (
+        code == 1 and word in err and len(err.splitlines()) == 1 and not (tmp_path / 'run/phase1').exists()
+    ), err
+
+
+@pytest.fixture
+def original(tmp_path):
+    torch.manual_seed(0)
+    model = build_model('dinet', phase=0, backbone='squeezenet1_0', width=4)
+    return save_checkpoint(model, tmp_path / 'original.safetensors')
+
+
+def test_a_checkpoint_is_opened_as_it_is(original, world, tmp_path):
+    fit(original, world, tmp_path / 'run', height=64, width=96, **FAST)
+    before = original.read_bytes()
+    fitted, whole = load_checkpoint(tmp_path / 'run/phase2/best.safetensors'), load_checkpoint(original)
+    theirs = fitted.host.host.state_dict()
+    assert (
+        all(torch.equal(v, theirs[k]) for k, v in whole.host.state_dict().items())
+        and original.read_bytes() == before
+    )
+    with pytest.raises(CheckpointError, match='has bases already'):
+        fit(tmp_path / 'run/phase1/best.safetensors', world, tmp_path / 'other')
+    with pytest.raises(ParameterError, match='n_bases 8 .asked: 9'):
+        fit(original, world, tmp_path / 'run', height=64, width=96, **FAST | dict(n_bases=9))
+    original.unlink()  # the run has taken it
+    assert Analysis(names=False, **recorded_parameters(tmp_path / 'run')).phase2()
+
+
+class Linear(nn.Conv2d):
+    "Features that are mixtures of a picture's colours."
+
+    dim = 6
+
+    def __init__(self):
+        super().__init__(3, 6, 1)
+
+
+def small_set(n=6):
+    torch.manual_seed(1)
+    return [dict(image=torch.randn(3, 8, 12), id=str(i)) for i in range(n)]
+
+
+def test_the_numbers_are_those_of_their_definitions():
+    torch.manual_seed(0)
+    model = OriginalSaliency(Linear()).eval()
+    fitted = fit_bases(model, small_set(), n_bases=16, steps=400)
+    table = compared_with_original(model, fitted, small_set(), batch=4)
+    with torch.no_grad():
+        x = torch.stack([i['image'] for i in small_set()])
+        a, b = model(x), fitted(x)
+        v, r = fitted.host(x), fitted.read_out(x)
+    assert np.allclose(
+        table.cc, [np.corrcoef(a[i].flatten(), b[i].flatten())[0, 1] for i in range(6)], atol=1e-4
+    )
+    assert np.allclose(
+        table.cc_other[1:],
+        [np.corrcoef(a[i - 1].flatten(), b[i].flatten())[0, 1] for i in range(1, 6)],
+        atol=1e-4,
+    ) and np.isnan(table.cc_other.iloc[0])
+    assert np.allclose(
+        table.difference, [(a[i] - b[i]).abs().max() / a[i].max() for i in range(6)], atol=1e-5
+    )
+    share = 1 - (v - r).square().sum() / (v - v.mean((0, 2, 3), keepdim=True)).square().sum()
+    found = fit_summary(table)
+    assert (
+        abs(found['variance'][0] - float(share)) < 0.02
+        and found['variance'][1] < found['variance'][0] < found['variance'][2]
+    )
+
+
+def test_bases_that_were_not_fitted_carry_nothing():
+    "The world without the effect."
+    torch.manual_seed(0)
+    model = OriginalSaliency(Linear()).eval()
+    fitted, random = (fit_bases(model, small_set(), n_bases=16, steps=s) for s in (400, 1))
+    good, bad = (fit_summary(compared_with_original(model, f, small_set())) for f in (fitted, random))
+    assert (
+        good['variance'][1] > 0.8
+        and bad['variance'][2] < 0.5
+        and good['cc'][1] > max(bad['cc'][0], good['cc_other'][2])
+    )
+
+
+def test_run_says_that_it_trains_a_plugin(world, tmp_path, capsys, monkeypatch):
+    (tmp_path / 'theirs.py').write_text(PLUGIN.replace('READOUT', 'nn.Conv2d(5, 1, 1)'))
+    monkeypatch.setattr(runs, 'train', lambda *args, **options: None)
+    with pytest.raises(RuntimeError):  # nothing was trained
+        Analysis(
+            names=False,
+            data=world,
+            out=tmp_path / 'run',
+            model='theirs',
+            plugin=tmp_path / 'theirs.py',
+            batch=4,
+            height=64,
+            width=96,
+        ).phase1()
+    said = capsys.readouterr().out
+    assert 'TRAINED' in said and f'saliency-nb fit {tmp_path}/theirs.py' in said

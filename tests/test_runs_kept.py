@@ -1,0 +1,445 @@
+"A trained model is precious: what makes it again, what does not, and what a command needs to be told."
+
+import ast, json, shlex, shutil
+from pathlib import Path
+import nbformat, pandas as pd, pytest
+from saliency_nb import checks, cli, core, folders, runs
+from saliency_nb.bases import build_model, save_checkpoint
+from saliency_nb.core import ParameterError
+from saliency_nb.runs import Analysis, recorded_parameters
+from saliency_nb.world import make_world
+
+TINY = dict(
+    height=64,
+    width=96,
+    features=4,
+    n_bases=4,
+    epochs=1,
+    epochs2=1,
+    batch=4,
+    control=False,
+    min_images=1,
+    top=2,
+    accelerator='cpu',
+)
+OPTIONS = ['--preset', 'tiny', '--model', 'dinet'] + [
+    str(a) for k, v in TINY.items() for a in (f"--{k.replace('_', '-')}", v)
+]
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp('kept') / 'world', n_images=16, size=(64, 96), seed=0)
+
+
+@pytest.fixture(scope='module')
+def trained(world):
+    "A project: data, and a run trained on them; not to be changed."
+    assert cli.main(['train', '--data', str(world), '--out', str(world.parent / 'runs/a'), *OPTIONS]) == 0
+    return world.parent / 'runs/a'
+
+
+@pytest.fixture
+def project(trained, tmp_path):
+    "A copy of its own."
+    shutil.copytree(trained.parent.parent, tmp_path / 'project')
+    return tmp_path / 'project'
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    "Nothing may be trained."
+
+    def trained(*args, **options):
+        raise AssertionError('trained')
+
+    monkeypatch.setattr(runs, 'train', trained)
+
+
+def said(capsys, *arguments):
+    "Exit code, and what a command says on stdout and stderr."
+    capsys.readouterr()
+    code = cli.main([str(a) for a in arguments])
+    return code, *capsys.readouterr()
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in Path(folder).rglob('*') if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    'command, options, sentence',
+    [
+        ('thresholds', ['--height', '96'], 'height 64 (asked: 96)'),
+        ('run', ['--epochs', '2', '--lr', '.1'], 'epochs 1 (asked: 2)'),
+        ('thresholds', ['--model', 'salicon'], 'model dinet (asked: salicon)'),
+        ('run', ['--epochs2', '3'], 'epochs2 1 (asked: 3)'),
+        ('train', ['--preset', 'light'], 'asked'),
+    ],
+    ids=str,
+)
+def test_other_options_do_not_replace_a_model(command, options, sentence, trained, capsys, untrained):
+    before = contents(trained)
+    code, out, err = (
+        analysed(capsys, trained, *options) if command == 'run' else said(capsys, command, trained, *options)
+    )
+    assert (
+        code == 1 and sentence in err and '--retrain' in err and '--out' in err and len(err.splitlines()) == 1
+    ), err
+    assert contents(trained) == before
+
+
+def analysed(capsys, run, *options):
+    "What `run` does first, without the process of its notebook."
+    args = cli.parser().parse_args(['run', str(run), *options])
+    try:
+        Analysis(**cli.given(args, args.model[0], cli.named_run(args)))
+    except ParameterError as e:
+        return 1, '', f'{e}\n'
+    return 0, *capsys.readouterr()
+
+
+def test_other_data_do_not_replace_a_model(trained, tmp_path, capsys, untrained):
+    other = make_world(tmp_path / 'other', n_images=16, size=(64, 96), seed=1)
+    before = contents(trained)
+    code, _, err = said(capsys, 'train', trained, '--data', other)
+    assert code == 1 and 'on other images or fixations' in err and contents(trained) == before
+
+
+def test_retrain_does_it_and_is_meant_once(project, capsys):
+    run = project / 'runs/a'
+    weights = (run / 'phase1/best.safetensors').read_bytes()
+    assert said(capsys, 'train', run, '--seed', 1, '--retrain')[0] == 0
+    assert (run / 'phase1/best.safetensors').read_bytes() != weights
+    record = json.loads((run / 'run.json').read_text())
+    assert record['parameters']['seed'] == 1 and 'retrain' not in record['parameters']
+    code, out, _ = said(capsys, 'train', run, '--retrain')
+    assert code == 0 and out.count('not made again') == 2  # nothing is stale
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    "The code of a chapter is not what it was."
+    before = folders.fingerprint_code
+    monkeypatch.setattr(folders, 'fingerprint_code', lambda *modules: before(*modules) + 'edited')
+
+
+def test_an_edit_of_the_code_is_no_reason_to_train(project, capsys, edited, untrained):
+    code, out, err = said(capsys, 'thresholds', project / 'runs/a')
+    assert (
+        code == 0 and out.count('with an earlier version of the code') == 2 and 'thresholds: made' in out
+    ), err
+
+
+def test_retrain_uses_the_code_of_today(project, capsys, edited):
+    code, out, err = said(capsys, 'train', project / 'runs/a', '--retrain')
+    assert code == 0 and out.count('made in') == 2 and 'epoch 1/1' in out, out + err
+
+
+def test_the_probe_is_no_input_of_the_training(project, tmp_path, capsys, untrained):
+    other = make_world(tmp_path / 'other', n_images=16, size=(64, 96), seed=1)
+    args = cli.parser().parse_args([
+        'dissect',
+        str(project / 'runs/a'),
+        '--probe',
+        str(other),
+        '--min-images',
+        '2',
+        '--top',
+        '1',
+    ])
+    analysis = Analysis(**cli.given(args, args.model, cli.named_run(args)))
+    assert analysis.phase2() and capsys.readouterr().out.count('not made again') == 2
+    assert set(analysis.found.regions.images.values()) <= set(map(str, other.rglob('*.jpg'))) | set(
+        other.rglob('*.jpg')
+    )
+    assert recorded_parameters(project / 'runs/a')['probe'] == str(other)  # the next command knows it
+
+
+def test_a_stage_needs_the_run_folder_only(project, capsys, untrained, monkeypatch):
+    "And a project may move: data and run together, the run alone, the data alone."
+    moved = shutil.move(project, project.parent / 'moved')
+    shutil.move(moved / 'runs', moved / 'results')
+    monkeypatch.chdir(project.parent)
+    code, out, err = said(capsys, 'thresholds', 'moved/results/a')
+    assert code == 0 and (moved / 'results/a/thresholds.nc').is_file(), err
+    shutil.move(moved / 'world', project.parent / 'elsewhere')
+    code, out, err = said(capsys, 'thresholds', 'moved/results/a', '--data', 'elsewhere')
+    assert code == 0 and out.count('not made again') == 3, err
+    code, out, err = said(capsys, 'thresholds', 'moved/results/a')
+    assert code == 0 and out.count('not made again') == 3, err  # from now on it is known
+
+
+def test_data_that_are_gone_are_one_sentence(project, capsys, untrained):
+    record = json.loads((project / 'runs/a/run.json').read_text())
+    record['parameters']['data'], record['places']['data'] = '/nowhere/data', '../../nowhere'
+    (project / 'runs/a/run.json').write_text(json.dumps(record))
+    code, _, err = said(capsys, 'dissect', project / 'runs/a')
+    assert code == 1 and '/nowhere/data' in err and '--data' in err and len(err.splitlines()) == 1, err
+
+
+def test_another_run_with_the_same_settings(trained, tmp_path, capsys):
+    code, _, err = said(
+        capsys, 'train', '--config', trained / 'run.json', '--out', tmp_path / 'b', '--seed', 1
+    )
+    assert code == 0, err
+    first, second = recorded_parameters(trained), recorded_parameters(tmp_path / 'b')
+    assert {k for k in first if first[k] != second[k]} == {'out', 'seed'}
+
+
+@pytest.mark.parametrize(
+    'arguments, word',
+    [
+        (['thresholds'], '--out'),
+        (['thresholds', 'RUN', '--out', 'elsewhere'], '--config'),
+        (['thresholds', 'nowhere'], 'nowhere'),
+        (['thresholds', '--config', 'nowhere', '--out', 'b'], 'nowhere'),
+        (['thresholds', '--out', 'b'], '--data'),
+    ],
+    ids=' '.join,
+)
+def test_what_is_not_said_is_asked_for(arguments, word, trained, tmp_path, capsys, monkeypatch, untrained):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = said(capsys, *[trained if a == 'RUN' else a for a in arguments])
+    assert code == 1 and word in err and len(err.splitlines()) == 1, err
+
+
+@pytest.mark.parametrize(
+    'options',
+    [['--probe', 'nowhere'], ['--quantile', '2'], ['--top', '999'], ['--data', 'nowhere']],
+    ids=lambda o: o[0],
+)
+def test_a_command_that_fails_leaves_the_record_alone(
+    options, trained, tmp_path, capsys, monkeypatch, untrained
+):
+    monkeypatch.chdir(tmp_path)
+    before = contents(trained)
+    code, _, err = said(capsys, 'dissect', trained, *options)
+    assert code == 1 and len(err.splitlines()) == 1 and contents(trained) == before
+
+
+class Stopped(Exception):
+    "Somebody pulled the plug."
+
+
+def test_a_training_that_was_interrupted_is_a_model_too(world, tmp_path, capsys, monkeypatch):
+    settings = dict(data=world, out=tmp_path / 'run') | TINY | dict(epochs=3)
+    lines = []
+
+    def stop(line):
+        lines.append(line)
+        if 'epoch 2/3' in line:
+            raise Stopped
+
+    monkeypatch.setattr('builtins.print', stop)
+    with pytest.raises(Stopped):
+        Analysis(names=False, **settings).phase1()
+    with pytest.raises(ParameterError, match='lr 0.001 .asked: 0.1.'):
+        Analysis(names=False, **settings | dict(lr=0.1))
+    monkeypatch.setattr('builtins.print', lines.append)
+    lines.clear()
+    Analysis(names=False, **settings).phase1()
+    assert 'phase1: goes on' in lines[0] and not any('epoch 1/3' in line for line in lines), lines
+
+
+def test_a_model_that_nobody_remembers_is_kept(project, untrained):
+    (project / 'runs/a/run.json').unlink()
+    with pytest.raises(ParameterError, match='does not tell'):
+        Analysis(names=False, data=project / 'world', out=project / 'runs/a', **TINY)
+
+
+def test_a_checkpoint_is_needed_once(world, tmp_path, untrained):
+    for seed in (0, 1):
+        save_checkpoint(
+            build_model('dinet', n_bases=4, backbone='squeezenet1_0', width=4),
+            tmp_path / f'{seed}.safetensors',
+        )
+    settings = dict(data=world, out=tmp_path / 'run') | TINY
+    Analysis(names=False, checkpoint=tmp_path / '0.safetensors', **settings).phase2()
+    with pytest.raises(ParameterError, match='another checkpoint'):
+        Analysis(names=False, checkpoint=tmp_path / '1.safetensors', **settings)
+    (tmp_path / '0.safetensors').unlink()
+    analysis = Analysis(names=False, **recorded_parameters(tmp_path / 'run'))
+    assert analysis.phase2() and len(analysis.thresholds()) == 4
+    with pytest.raises(ParameterError):
+        Analysis(names=False, **settings)  # would train
+
+
+# runs that end well
+
+
+@pytest.fixture(scope='module')
+def unnamed(world):
+    "The same data, in which nothing is named."
+    root = world.parent / 'unnamed'
+    shutil.copytree(world, root, ignore=shutil.ignore_patterns('scene_graphs.json', 'truth.csv'))
+    return root
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    "Notebooks are executed without a kernel, which takes ten seconds to start."
+
+    def execute(source, target, parameters, **options):
+        nb, values = nbformat.read(source, 4), {}
+        for cell in nb.cells:
+            if cell.cell_type != 'code':
+                continue
+            exec(cell.source.replace('# | ', '#| '), values)
+            if 'parameters' in cell.metadata.get('tags', ()):
+                values.update(parameters)
+        nbformat.write(nb, target)
+
+    monkeypatch.setattr(runs.pm, 'execute_notebook', execute)
+
+
+def test_without_names_there_are_scores_and_maps(unnamed, trained, tmp_path, capsys, in_this_process):
+    "The whole notebook, and a comparison of what can be compared."
+    code, out, err = said(capsys, 'run', '--data', unnamed, '--out', tmp_path / 'run', *OPTIONS)
+    assert code == 0 and out.splitlines()[0].startswith(f'{unnamed} holds no named regions'), err
+    summary = json.loads((tmp_path / 'run/summary.json').read_text())
+    names = {p.stem for p in (unnamed / 'images/val').iterdir()}
+    assert (
+        {p.stem for p in (tmp_path / 'run/maps').glob('*.png')} == names
+        and 'cc' in summary['scores']
+        and 'spearman' not in summary
+    )
+    page = (tmp_path / 'run/model.html').read_text()
+    assert 'Is it true?' not in page and page.index(
+        'Summary</h2>' if 'Summary</h2>' in page else 'Summary'
+    ) < page.index('Calibration and thresholds')
+    code, out, err = said(capsys, 'compare', tmp_path / 'run', trained, '--out', tmp_path / 'both')
+    assert (
+        code == 0
+        and 'not scored' in out
+        and 'no contributions' in out
+        and (tmp_path / 'both/compare_models.html').is_file()
+    ), err
+
+
+def test_runs_on_other_pictures_of_the_same_names_are_not_paired(
+    project, tmp_path, capsys, monkeypatch, in_this_process
+):
+    "Both made by single commands; means and rankings can be compared, pictures cannot."
+    start = (
+        core.Progress.__init__
+    )  # and every pass of images through a model says how far it is, as if it took minutes
+    monkeypatch.setattr(
+        core.Progress,
+        '__init__',
+        lambda self, *args, **more: start(self, *args, **more | dict(first=0, every=0)),
+    )
+    analysis = Analysis(**recorded_parameters(project / 'runs/a'))
+    analysis.scores(), analysis.contributions()
+    out = capsys.readouterr().out
+    assert (
+        '\nscores: 4 of 12 images, about' in out and '\nthresholds: 1 of 11 images' in out and 's left' in out
+    ), out
+    shutil.copytree(project / 'runs/a', project / 'runs/b')
+    shutil.copytree(project / 'world', project / 'other')
+    alike = said(capsys, 'compare', project / 'runs/a', project / 'runs/b', '--out', tmp_path / 'alike')
+    assert alike[0] == 0 and 'different images' not in alike[1] and 'scored by both' not in alike[1], alike[
+        1:
+    ]
+    record = json.loads((project / 'runs/b/run.json').read_text())
+    record['parameters']['data'] = str(project / 'other')
+    record['stages']['scores']['inputs']['data'] = record['stages']['dissection']['inputs']['regions'] = (
+        'another'
+    )
+    (project / 'runs/b/run.json').write_text(json.dumps(record))
+    code, out, err = said(
+        capsys, 'compare', project / 'runs/a', project / 'runs/b', '--out', tmp_path / 'both'
+    )
+    assert (
+        code == 0
+        and 'no image was scored by both' in out
+        and out.count('probed on different images') == 2
+        and 'Spearman' in out
+    ), out + err
+
+
+def test_other_stages_still_ask_for_names(unnamed, tmp_path, capsys, untrained):
+    code, _, err = said(capsys, 'dissect', '--data', unnamed, '--out', tmp_path / 'run', *OPTIONS)
+    assert code == 1 and 'holds no named regions' in err and len(err.splitlines()) == 1
+
+
+def test_cells_that_need_names_are_the_ones_that_are_left_out():
+    "No other cell speaks of what they define."
+    cells = [
+        c for c in json.loads(runs.analysis_path('model').read_text())['cells'] if c['cell_type'] == 'code'
+    ]
+    named = [''.join(c['source']) for c in cells if 'names' in c['metadata'].get('tags', ())]
+    rest = [''.join(c['source']) for c in cells if 'names' not in c['metadata'].get('tags', ())]
+    defined = {n for source in named for n in assigned(source)} - {
+        n for source in rest for n in assigned(source)
+    }
+    used = {n.id for source in rest for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)}
+    assert len(named) > 10 and 'alignment' in defined and not defined & used
+
+
+def assigned(source):
+    return {
+        n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+
+
+def test_a_report_of_a_run_made_by_commands_executes_it(trained, capsys, monkeypatch):
+    asked = {}
+
+    def executed(**parameters):
+        asked.update(parameters)
+        return 'PAGE'
+
+    monkeypatch.setattr(runs, 'run', executed)
+    code, out, err = said(capsys, 'report', trained)
+    assert code == 0 and 'report: PAGE' in out and asked == recorded_parameters(trained), err
+
+
+@pytest.mark.parametrize(
+    'arguments, word',
+    [
+        (['dissect', 'RUN', '--min-imagse', '3'], '--min-images'),
+        (['run', 'RUN', '--retrian'], '--retrain'),
+        (['disect', 'RUN'], 'dissect'),
+        (['train', '--data', 'w', '--out', '/proc/nowhere'], '/proc/nowhere'),
+        (['fit', 'm.py', '--data', 'w', '--out', 'o', '--n-bsaes', '3'], '--n-bases'),
+    ],
+    ids=lambda a: str(a)[:20],
+)
+def test_mistakes_are_one_sentence_with_what_was_meant(
+    arguments, word, trained, capsys, tmp_path, monkeypatch, untrained
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = said(capsys, *[trained if a == 'RUN' else a for a in arguments])
+    assert code == 1 and word in err and len(err.splitlines()) == 1, err
+
+
+def test_an_out_that_is_a_file_is_one_sentence(world, tmp_path, capsys, untrained):
+    (tmp_path / 'file').write_text('')
+    for command in ('train', 'run'):
+        code, _, err = said(capsys, command, '--data', world, '--out', tmp_path / 'file', *OPTIONS)
+        assert code == 1 and 'cannot be written into' in err and len(err.splitlines()) == 1, err
+
+
+@pytest.mark.parametrize(
+    'shape, sigma, words',
+    [
+        ((64, 96), None, '--height 64 --width 96'),
+        ((600, 800), 24.0, '--height 240 --width 320'),
+        ((1080, 1920), 19.0, 'sigma=58'),
+    ],
+    ids=str,
+)
+def test_the_next_command(shape, sigma, words, tmp_path):
+    images = pd.DataFrame(dict(split='all', height=shape[0], width=shape[1], map_path=None), index=range(40))
+    c = checks.Contents('own', images, None, None, sigma or 0.03 * shape[1], tmp_path / 'my data')
+    found = checks.advice(c, {})
+    assert (
+        words in found['command']
+        and f"'{tmp_path}/my data'" in found['command']
+        and ('sigma=' in found['command']) == ('sigma=' in words)
+    )
+    args = cli.parser().parse_args(shlex.split(found['command'])[1:])  # it can be typed
+    assert args.command == 'run' and any(
+        'nothing is named' in line for line in checks.advice_sentences(c, found)
+    )
