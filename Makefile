@@ -25,12 +25,13 @@ models: $(READY)
 	  --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001 --original true
 	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
 
-# planted truth: the whole chain on five worlds that nothing was chosen on (29 minutes on 2 cores); CONDITIONS='base,few images,noisy' adds two more sets of them
+# planted truth: the whole chain on five worlds that nothing was chosen on; CONDITIONS='base,few images,noisy' adds two more sets of them
 CONDITIONS ?= base
 planted: $(READY)
 	mkdir -p runs/planted
-	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted -p worlds 5 -p first 200 -p conditions "$(CONDITIONS)" -p n_images 1200 -p n_observers 30 -p height 120 -p width 160 \
-	  -p pretrained "$$(realpath -e $(WEIGHTS) 2>/dev/null || echo $(WEIGHTS))" -p features 96 -p n_bases 64 -p epochs 10 -p lr 0.0004 -p edited 20 -p ceilings 12
+	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted \
+	  -p worlds 5 -p first 200 -p conditions "$(CONDITIONS)" -p host readout -p settings light -p n_images 600 -p n_observers 30 \
+	  -p height 180 -p width 240 -p edited 20 -p ceilings 12
 	cp runs/planted/worlds.csv bench/planted_truth.csv
 
 test: $(READY)

@@ -1,13 +1,14 @@
 """How much do trainings of one model differ? Ten small runs on one generated world with one data seed.
 
-    python bench/seeds.py [--weights ../shared/weights/squeezenet1_0_imagenet.safetensors]
+    python bench/seeds.py [--folder runs/seeds]
 
 Per name, in nats, of the contrast C and of the adjusted effect: value, the mean over trainings; seeds, the standard deviation between
 trainings; images, the standard error of the mean over images (what all trainings share); own, the standard error over images of what one
 training makes of them differently from the others; n, the number of images. And the real runs against each other: in which share of the names
 two single trainings differ at q < .05 by a test over images alone, and in which share of the 126 splits into two families of five
 any name differs at q < .05 (the splits overlap, so that is one observation more than a rate). bits: information gain of each run,
-bits per fixation over a uniform map, on the images that choose the epoch. About five minutes of processor time; writes bench/seeds.json.
+bits per fixation over a uniform map, on the images that choose the epoch. The host is that of the preset light, bases on a frozen
+backbone: what differs between trainings are the dictionary and the readout. Writes bench/seeds.json.
 """
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -17,16 +18,16 @@ import numpy as np, torch
 from saliency_nb.adjustment import fold_errors, freedom, student_interval
 from saliency_nb.chance import q_values
 from saliency_nb.core import versions
-from saliency_nb.runs import Analysis
+from saliency_nb.runs import Analysis, preset
 from saliency_nb.uncertainty import contrast_effects, effect_differences, family, same_images
 from saliency_nb.world import make_world
 
-SIZES = dict(height=64, width=96, features=32, n_bases=32, epochs=7, epochs2=2, lr=.001, lr_every=5, batch=10, min_images=1, data_seed=0)
+SIZES = preset('light', 'readout') | dict(model='readout', height=120, width=160, n_bases=128, min_images=1, data_seed=0)
 RUNS = 10
 
-def trained(folder, world, seed, weights):
+def trained(folder, world, seed):
     "Alignment and adjusted effects of one run."
-    analysis = Analysis(out=folder/f'seed_{seed}', data=world, seed=seed, weights=weights, accelerator='cpu', control=False, **SIZES)
+    analysis = Analysis(out=folder/f'seed_{seed}', data=world, seed=seed, accelerator='cpu', control=False, **SIZES)
     return analysis.dissection(), analysis.adjustment(), analysis.calibration()['network']['bits']
 
 def spreads(effects):
@@ -59,16 +60,13 @@ def compared(effects):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--weights', default='', help='of the backbone')
     parser.add_argument('--folder', default='', help='for the runs; finished ones are not made again')
     args = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(args.folder or tempfile.mkdtemp()).resolve()
-    world = make_world(folder/'world', n_images=200, size=(64, 96), seed=0, val_share=.5)
-    weights = str(Path(args.weights).resolve()) if args.weights else ''
-    alignments, adjusted, bits = zip(*(trained(folder, world, seed, weights) for seed in range(RUNS)))
-    command = 'python bench/seeds.py' + (f' --weights {Path(weights).name}' if weights else '')
-    kept = dict(command=command, versions=versions(), sizes=SIZES, runs=RUNS, bits=[round(b, 3) for b in bits])
+    world = make_world(folder/'world', n_images=400, size=(120, 160), seed=0, val_share=.4)
+    alignments, adjusted, bits = zip(*(trained(folder, world, seed) for seed in range(RUNS)))
+    kept = dict(command='python bench/seeds.py', versions=versions(), sizes=SIZES, runs=RUNS, bits=[round(b, 3) for b in bits])
     for what, effects in dict(contrast=contrast_effects(alignments), adjusted=list(adjusted)).items():
         kept[what] = dict(names=spreads(effects)) | compared(effects)
         print(what, {k: v for k, v in kept[what].items() if k != 'names'})

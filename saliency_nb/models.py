@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZOO', 'MOST', 'FROZEN', 'DERIVED', 'card_of', 'models', 'listing', 'halved', 'is_frozen', 'parted', 'share_backbone',
            'run_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo', 'zoo_model', 'described',
-           'load_plugin', 'plugin_of', 'run_model', 'load_model']
+           'load_plugin', 'plugin_of', 'require_plugin', 'run_model', 'load_model']
 
 # %% ../nbs/27_models.ipynb #6e14e5d1
 import shutil
@@ -199,16 +199,28 @@ def plugin_of(
     near = run/record.get('places', {}).get('plugin', '')
     return str(near) if path and not Path(path).exists() and near.is_file() else path
 
+def require_plugin(
+    run, # folder of a run
+    recorded: str, # plugin that its run.json names; '': none
+    plugin: str, # that was given
+):
+    "Raise `ParameterError` where code would run only because a folder, perhaps a received one, names it."
+    if recorded and not plugin:
+        raise ParameterError(f'{run}: was made with the plugin {recorded}, whose code would run here; '
+                             'if you trust it, give it yourself (--plugin).')
+
 def run_model(
     run: Path, # folder of a run
     file: Path | None = None, # one of its checkpoints; None: phase 2
+    plugin = '', # Python file that registers its host, where somebody's own is needed
 ): # in eval mode
     "A model of a run, with the size it was trained at and its calibration."
     from saliency_nb.bases import load_checkpoint
     record = run_record(run)
     p = record['parameters']
     from saliency_nb import fitting # noqa: F401 - registers the host of models that bases were fitted to
-    load_plugin(plugin_of(run, record)) # a host of somebody's own
+    require_plugin(run, plugin_of(run, record), plugin)
+    load_plugin(plugin)
     found = load_checkpoint(existing_file(file or run/'phase2/best.safetensors', 'the model of a run'))
     calibrated = run/'calibration.json'
     tau = read_json(calibrated)['network']['tau'] if calibrated.is_file() else 1.
@@ -217,17 +229,19 @@ def run_model(
 def load_model(
     name, # of the zoo, else a run folder or a checkpoint
     zoo = None, # folder of models; None: that of the package
+    plugin = '', # Python file that registers its host, where somebody's own is needed
 ): # SaliencyModel in eval mode, with `name`, `size`, `tau` and `folder`
     "A trained model; raises `ParameterError` where there is none of this name, `CheckpointError` where it is damaged."
     place, path = Path(zoo or ZOO)/str(name), Path(name)
     if str(name) == place.name and (place/'card.json').is_file():
         card = card_of(place)
         return described(zoo_model(place), place.name, place, card['size'], card['tau'])
-    if path.is_dir(): return run_model(path)
+    if path.is_dir(): return run_model(path, plugin=plugin)
     if path.is_file():
         from saliency_nb import fitting # noqa: F401 - as above
         from saliency_nb.bases import load_checkpoint
-        if (path.parent.parent/'run.json').is_file(): return run_model(path.parent.parent, path)
+        if (path.parent.parent/'run.json').is_file(): return run_model(path.parent.parent, path, plugin)
+        load_plugin(plugin)
         return described(load_checkpoint(path), path.name)
     known = ', '.join(models(zoo)) or 'none'
     raise ParameterError(f"model '{name}': no model of the package ({known}), no run folder and no checkpoint; give one of these.")

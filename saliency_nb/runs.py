@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY', 'JUDGED', 'UNITS', 'PLACED', 'UNNAMED', 'PEOPLE',
-           'NOTHING_COMPARED', 'KERNEL', 'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts', 'read_as',
-           'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
+           'NOTHING_COMPARED', 'KERNEL', 'WIDGET', 'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts',
+           'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
            'chosen_device', 'host_options', 'network_shape', 'check_network', 'given_model', 'original_model', 'preset',
-           'epoch_numbers', 'same_pictures', 'exchanged', 'own_kernel', 'execute', 'shortened', 'html_report', 'run',
-           'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
+           'epoch_numbers', 'same_pictures', 'exchanged', 'own_kernel', 'execute', 'shortened', 'escaped_markdown',
+           'page_exporter', 'html_report', 'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, os, shlex, shutil, sys, tempfile
@@ -21,6 +21,7 @@ import nbformat, numpy as np, pandas as pd, papermill as pm, torch, xarray as xr
 from fastcore.basics import patch
 from ipykernel.kernelspec import write_kernel_spec
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
 from torch.utils.data import Subset
 from .core import (CheckpointError, DataError, ParameterError, Problems, SaliencyError, derived_seed, existing_file,
@@ -41,7 +42,7 @@ from .thresholds import reference_pass, sample_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
-from .models import load_model, load_plugin
+from .models import load_model, load_plugin, require_plugin
 from .predict import predict_files
 from .contributions import contributions as contribution_table
 from .uncertainty import contrast_effects, family_means
@@ -750,7 +751,7 @@ def maps(self: Analysis) -> Path: # the folder
     pictures, folder = list(self.found.val.images.path), self.run/'maps'
     def make():
         shutil.rmtree(folder, ignore_errors=True)
-        model = load_model(self.run.path)
+        model = load_model(self.run.path, plugin=self.p.plugin)
         with told('maps', len(pictures), model): predict_files(model, pictures, folder)
     calibration = self.calibration()
     known = dict(data=self.data, phase2=self.phase2(), size=self.size, tau=calibration['network']['tau'])
@@ -948,6 +949,21 @@ def shortened(
     nbformat.write(nb, Path(place)/notebook.name)
     return Path(place)/notebook.name
 
+WIDGET = 'application/vnd.jupyter.widget-view+json' # needs a kernel, so a page has no use for it
+
+def escaped_markdown(
+    source: str, # Markdown
+) -> str: # HTML
+    "Markdown in which HTML is text: names of folders and things come from strangers."
+    return MarkdownWithMath(renderer=IPythonRenderer(escape=True)).render(source)
+
+def page_exporter() -> HTMLExporter:
+    "Pages without code, which fetch nothing from a network and run nothing that stands in a name."
+    no_network = dict(mathjax_url='', require_js_url='', mermaid_js_url='')
+    exporter = HTMLExporter(exclude_input=True, exclude_output_prompt=True, **no_network)
+    exporter.register_filter('markdown2html', escaped_markdown)
+    return exporter
+
 def html_report(
     notebook, # executed notebook
 ) -> Path: # the HTML beside it
@@ -955,7 +971,9 @@ def html_report(
     nb = nbformat.read(notebook, 4)
     summary = [i for i, c in enumerate(nb.cells) if c.cell_type == 'markdown' and c.source.startswith('## Summary')]
     if summary: nb.cells = nb.cells[:1] + nb.cells[summary[0]:] + nb.cells[1:summary[0]]
-    page, _ = HTMLExporter(exclude_input=True, exclude_output_prompt=True).from_notebook_node(nb)
+    nb.metadata.pop('widgets', None)
+    for cell in nb.cells: cell.outputs = [o for o in cell.get('outputs', []) if WIDGET not in o.get('data', {})]
+    page, _ = page_exporter().from_notebook_node(nb)
     with whole_file(Path(notebook).with_suffix('.html')) as part: part.write_text(page, encoding='utf-8')
     return Path(notebook).with_suffix('.html')
 
@@ -979,12 +997,14 @@ def run(
 # %% ../nbs/56_runs.ipynb #c45347f1
 def opened(
     run, # folder of a run that was dissected
+    plugin = '', # Python file that registers its host, where somebody's own is needed
 ) -> SimpleNamespace: # parameters; model (phase 2, on the CPU); images: a SaliencyDataset of those scored; regions: of these images, or None; thresholds, alignment
     "What a finished run found; raises `DataError` where its files, or its data, are not there."
     run = Path(run)
     p = recorded_parameters(run)
     files = [existing_file(run/f, what) for f, what in (('phase2/best.safetensors', 'the model of a run'), ('thresholds.nc', 'the thresholds of a run'), ('alignment.nc', 'the dissection of a run'))]
-    load_plugin(p['plugin'])
+    require_plugin(run, p['plugin'], plugin)
+    load_plugin(plugin)
     reading = reading_options(p['reading'])
     data = open_data(p['data'], p['data_seed'], min_images=p['min_images'], lenient=p['lenient'], reading=reading)
     return SimpleNamespace(parameters=p, model=load_checkpoint(files[0]).eval(), images=SaliencyDataset(data.val, (p['height'], p['width'])), regions=data.regions,

@@ -84,7 +84,6 @@ def test_verdicts():
 
 COMPARISONS = 500 if NIGHTLY else 100
 FOLDS = 200
-CALM = .08 # nats; where the standard deviation between trainings is no larger, .3 nat is within reach of five trainings
 
 def spreads(what): # 'contrast' or 'adjusted' -> table: value, seeds, images, own: nats; n; of names that have an interval
     known = read_json(Path(__file__).resolve().parent.parent/'bench/seeds.json')[what]['names']
@@ -115,20 +114,20 @@ def compared(table, g, alike, planted=None, runs=5):
 @pytest.mark.parametrize('alike', [True, False] if NIGHTLY else [True], ids=lambda alike: 'images alike' if alike else 'images apart')
 @pytest.mark.parametrize('what', ['contrast', 'adjusted'])
 def test_level_and_power_of_comparisons_of_families(what, alike):
-    table, any_name, found, wrong, equivalent = spreads(what), [], {}, [], []
+    table, any_name, found, wrong, equivalent = spreads(what), [], [], [], []
     for r in range(COMPARISONS):
         name = table.index[r % len(table)]
         null, planted = compared(table, rng(r, 'families', what, str(alike)), alike, name)
         any_name.append((null.q_value < .05).any())
-        found.setdefault(table.seeds[name] <= CALM, []).append(planted.verdict[name] == 'more')
+        found.append(planted.verdict[name] == 'more')
         equivalent.append((null.verdict == 'equivalent').mean())
         wrong.append(planted.verdict[name] == 'equivalent')
     noted(f'families of five, {what}, images {"alike" if alike else "apart"}', comparisons=COMPARISONS, any_difference_of_one_kind=np.mean(any_name),
-          calm_names=(table.seeds <= CALM).mean(), planted_found_in_calm_names=np.mean(found[True]), planted_found_in_others=np.mean(found[False]),
+          planted_found=np.mean(found),
           found_equivalent_of_one_kind=np.mean(equivalent), planted_called_equivalent=np.mean(wrong))
     assert np.mean(any_name) <= (.07 if NIGHTLY else .07 + 2 * (.05 * .95 / COMPARISONS)**.5)
     assert np.mean(wrong) <= .05
-    if alike: assert np.mean(found[True]) >= .8 # in the others five trainings are too few, and that is reported
+    if alike: assert np.mean(found) >= .8 # .3 nat, over all names; on different images fewer are found, and that is reported
 
 def test_single_trainings_of_one_kind_differ_and_families_do_not():
     "The test over images alone, between two trainings of one kind of model: what its q-values are about is not the model."
