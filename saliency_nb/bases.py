@@ -7,7 +7,7 @@ __all__ = ['ACTIVATE', 'PRIOR', 'AUTHORS', 'LAYERS', 'RENAMED', 'LARGEST', 'Sali
            'FactorizedSaliency', 'readout_kernels', 'basis_weights', 'to_phase2', 'freeze_below_readout',
            'basis_saliency', 'initialise', 'unit_variance', 'saturated_share', 'top_active', 'gaussians',
            'ReadoutSaliency', 'build_model', 'assembled', 'recipe_of', 'recipe_text', 'save_checkpoint', 'authors_name',
-           'authors_recipe', 'from_authors', 'unscaled', 'export_authors', 'recipe_text_in', 'is_recipe', 'read_recipe',
+           'authors_recipe', 'from_authors', 'unscaled', 'export_authors', 'is_recipe', 'recipe_text_in', 'read_recipe',
            'load_checkpoint']
 
 # %% ../nbs/22_bases.ipynb #7bcf18b1
@@ -20,7 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from .core import CheckpointError, ParameterError, whole_file
-from .hosts import Backbone, build_host, conv, load_tensors, read_weights, resized, state_dict_in, unwrapped
+from .weights import load_tensors, read_weights, state_dict_in, unwrapped
+from .hosts import Backbone, build_host, conv, resized
 
 # %% ../nbs/22_bases.ipynb #f74e6f04
 class SaliencyModel(nn.Module):
@@ -425,15 +426,7 @@ def export_authors(
     with whole_file(path) as part: torch.save(tensors, part)
     return Path(path)
 
-# %% ../nbs/22_bases.ipynb #ffdf972b
-def recipe_text_in(
-    held: dict, # what the file holds, from `read_weights`
-    path, # of the file
-) -> str | None: # from `recipe_text`; None where the file has none
-    "The recipe a file carries: in the header of a safetensors file, or as an entry of a training's last.ckpt."
-    if Path(path).suffix.lower() != '.safetensors': return held.get('saliency_nb')
-    with safe_open(path, 'pt') as file: return (file.metadata() or {}).get('saliency_nb')
-
+# %% ../nbs/22_bases.ipynb #22a00001
 LARGEST = 2**16 # number in a recipe: bases, features
 
 def is_recipe(
@@ -447,6 +440,15 @@ def is_recipe(
     if not all(isinstance(v, str) for v in names) or not all(isinstance(v, int) for v in shape): return False
     numbers = [*shape, *(v for v in options.values() if isinstance(v, int))]
     return 'weights' not in options and all(0 <= v <= LARGEST for v in numbers)
+
+# %% ../nbs/22_bases.ipynb #ffdf972b
+def recipe_text_in(
+    held: dict, # what the file holds, from `read_weights`
+    path, # of the file
+) -> str | None: # from `recipe_text`; None where the file has none
+    "The recipe a file carries: in the header of a safetensors file, or as an entry of a training's last.ckpt."
+    if Path(path).suffix.lower() != '.safetensors': return held.get('saliency_nb')
+    with safe_open(path, 'pt') as file: return (file.metadata() or {}).get('saliency_nb')
 
 def read_recipe(
     held: dict, # what the file holds, from `read_weights`

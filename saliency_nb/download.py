@@ -164,6 +164,7 @@ def refuse_outsiders(
         path = PurePosixPath(name.replace('\\', '/'))
         if path.is_absolute() or '..' in path.parts or ':' in path.parts[:1][0]: raise DataError(f"{archive}: its member '{name}' would be written outside the folder; nothing was unpacked, do not trust this archive.")
 
+# %% ../nbs/53_download.ipynb #53a00001
 SMALLEST = 10_000 # bytes that every archive is taken for
 SWELLING = 100 # times its own size an archive may unpack to; text shrinks to a tenth or twentieth
 
@@ -177,6 +178,7 @@ def refuse_bombs(
     raise DataError(f'{archive}: would unpack to {megabytes(sum(sizes))}, more than {SWELLING} times its size; '
                     'nothing was unpacked, do not trust this archive.')
 
+# %% ../nbs/53_download.ipynb #53a00003
 def extract(
     archive: Path, # .zip or .tar, compressed or not
     folder: Path, # receives all members

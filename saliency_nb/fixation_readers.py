@@ -24,8 +24,9 @@ import h5py, ijson, numpy as np, pandas as pd
 from PIL import Image
 from .core import (IMAGES, DataError, ParameterError, Problems, existing_file, existing_folder, files_in, fingerprint_files,
                               folders_in, image_id, open_json, read_json, whole_file)
+from .matlab import read_mat
 from .fixations import (FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
-                                   picture_points, positions, read_each, read_mat, read_osie, read_salicon, read_salicon_json,
+                                   picture_points, positions, read_each, read_osie, read_salicon, read_salicon_json,
                                    understood, without_image)
 
 # %% ../nbs/50_fixation_readers.ipynb #11f75d13

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ZOO', 'MOST', 'FROZEN', 'DERIVED', 'card_of', 'models', 'listing', 'halved', 'is_frozen', 'parted', 'share_backbone',
-           'run_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo', 'zoo_model', 'described',
-           'load_plugin', 'plugin_of', 'require_plugin', 'run_model', 'load_model']
+           'run_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo', 'load_plugin', 'plugin_of',
+           'require_plugin', 'zoo_model', 'described', 'run_model', 'load_model']
 
 # %% ../nbs/27_models.ipynb #6e14e5d1
 import shutil
@@ -152,34 +152,7 @@ def save_to_zoo(
     if size > MOST: raise ParameterError(f'{zoo}: {size / 1e6:.1f} MB are more than the {MOST / 1e6:.0f} MB that models may take; leave one out.')
     return folder
 
-# %% ../nbs/27_models.ipynb #4edf3470
-def zoo_model(
-    folder: Path, # of a model in the zoo
-): # in eval mode
-    "Weights of the zoo, the backbone among them; raises `CheckpointError` where a file is damaged."
-    from saliency_nb.bases import build_model, read_recipe
-    from saliency_nb.hosts import load_tensors, read_weights
-    file = folder/'model.safetensors'
-    tensors = read_weights(file)
-    recipe = read_recipe(tensors, file)
-    shape = {k: recipe[k] for k in ('n_bases', 'phase', 'upsampling')}
-    model = build_model(recipe['host'], **shape, **recipe.get('options', {}))
-    model.recipe = {k: recipe[k] for k in ('host', 'options') if k in recipe}
-    if is_frozen(model): tensors = tensors | read_weights(folder.parent/'backbone.safetensors')
-    return load_tensors(model, tensors, file).eval()
-
-def described(
-    model, # in eval mode
-    name: str, # for people
-    folder = None, # of what is known of it
-    size = None, # (height, width); None: the host's own
-    tau: float = 1., # log density per logit
-): # the same model
-    "A model with what is known of it."
-    model.name, model.folder, model.tau = name, folder, float(tau)
-    model.size = tuple(size or getattr(model.host, 'size', (240, 320)))
-    return model
-
+# %% ../nbs/27_models.ipynb #27a00001
 def load_plugin(
     path, # Python file that registers hosts; '': none
 ):
@@ -208,6 +181,34 @@ def require_plugin(
     if recorded and not plugin:
         raise ParameterError(f'{run}: was made with the plugin {recorded}, whose code would run here; '
                              'if you trust it, give it yourself (--plugin).')
+
+# %% ../nbs/27_models.ipynb #4edf3470
+def zoo_model(
+    folder: Path, # of a model in the zoo
+): # in eval mode
+    "Weights of the zoo, the backbone among them; raises `CheckpointError` where a file is damaged."
+    from saliency_nb.bases import build_model, read_recipe
+    from saliency_nb.weights import load_tensors, read_weights
+    file = folder/'model.safetensors'
+    tensors = read_weights(file)
+    recipe = read_recipe(tensors, file)
+    shape = {k: recipe[k] for k in ('n_bases', 'phase', 'upsampling')}
+    model = build_model(recipe['host'], **shape, **recipe.get('options', {}))
+    model.recipe = {k: recipe[k] for k in ('host', 'options') if k in recipe}
+    if is_frozen(model): tensors = tensors | read_weights(folder.parent/'backbone.safetensors')
+    return load_tensors(model, tensors, file).eval()
+
+def described(
+    model, # in eval mode
+    name: str, # for people
+    folder = None, # of what is known of it
+    size = None, # (height, width); None: the host's own
+    tau: float = 1., # log density per logit
+): # the same model
+    "A model with what is known of it."
+    model.name, model.folder, model.tau = name, folder, float(tau)
+    model.size = tuple(size or getattr(model.host, 'size', (240, 320)))
+    return model
 
 def run_model(
     run: Path, # folder of a run

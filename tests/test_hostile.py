@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from saliency_nb.bases import build_model, load_checkpoint, save_checkpoint
 from saliency_nb.core import CheckpointError, DataError
 from saliency_nb.download import unpack
-from saliency_nb.fixations import read_mat, read_old_mat
+from saliency_nb.matlab import read_mat, read_old_mat
 from saliency_nb.hosts import classifier
 from saliency_nb.semantics import mask_pixels, read_regions, segment_numbers
 
