@@ -1,12 +1,12 @@
 "Runs on everybody's files: values as they come, names as they come, folders as they are called, and no fault that is found after hours."
-import json, shutil, sys
+import json, re, shutil, sys
 from pathlib import Path
 import nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
 from saliency_nb import cli, core, runs
 from saliency_nb.core import ParameterError, SaliencyError, read_table
 from saliency_nb.fixations import FixationSet
-from saliency_nb.runs import Analysis, analysis_parameters, checked_parameters, located, open_data, opened_splits, prepared, reading_options
+from saliency_nb.runs import Analysis, analysis_parameters, checked_parameters, html_report, located, open_data, opened_splits, prepared, reading_options
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.world import make_world
 
@@ -237,3 +237,17 @@ def test_bad_arguments_are_one_sentence(arguments, capsys, tmp_path, monkeypatch
 def test_the_last_of_several_models_is_checked_before_the_first(world, tmp_path, capsys, untrained):
     one_sentence(capsys, 'run', '--data', world, '--out', tmp_path, *SMALL, '--model', 'dinet', 'nosuch', names='nosuch')
     assert not list(tmp_path.glob('*/phase1'))
+
+# Pages
+
+def test_a_page_runs_nothing_and_fetches_nothing(tmp_path):
+    "Names in Markdown are a stranger's; what a page shows is in it."
+    hostile = 'w<img src=x onerror=alert(4)>'
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f'# Data {hostile} and `{hostile}`\n\n<script>alert(5)</script>')])
+    data = {'text/plain': 'VBox()', 'application/vnd.jupyter.widget-view+json': dict(model_id='a')}
+    shown = nbformat.v4.new_output('display_data', data)
+    nb.cells += [nbformat.v4.new_code_cell('1', outputs=[shown])]
+    nbformat.write(nb, tmp_path/'page.ipynb')
+    page = html_report(tmp_path/'page.ipynb').read_text()
+    assert '<img' not in page and 'alert(5)</script>' not in page and '&lt;img' in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page) and 'widget-view' not in page.split('<body')[1].split('jp-Notebook')[-1]

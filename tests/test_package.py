@@ -45,6 +45,11 @@ def test_form_gets_no_worse():
     worse = list(above(faults(), json.loads(BASELINE.read_text())))
     assert not worse, '\n'.join(worse)
 
+def test_promises_have_their_tests():
+    promised = set(re.findall(r'`(test_\w+)`', (ROOT/'docs/promises.md').read_text(encoding='utf-8')))
+    there = {name for path in (ROOT/'tests').glob('test_*.py') for name in re.findall(r'def (test_\w+)', path.read_text())}
+    assert promised and not promised - there, f'no such tests: {sorted(promised - there)}'
+
 def test_links_of_readme_exist():
     links = re.findall(r'\]\((?!\w+:|#)([^)#\s]+)', (ROOT/'README.md').read_text(encoding='utf-8'))
     assert not [link for link in links if not (ROOT/link).exists()]
