@@ -11,10 +11,11 @@ __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'FITTED', 'QUIE
            'named_run', 'source_of', 'given', 'given_data', 'fit_options', 'fit', 'run_options', 'run_models',
            'family_parameters', 'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage',
            'compare_options', 'compare', 'run_option', 'report_options', 'report', 'explore_options', 'explore',
-           'parser', 'main']
+           'parser', 'stoppable', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
-import argparse, difflib, json, os, re, shlex, subprocess, sys
+import argparse, difflib, json, os, re, shlex, signal, subprocess, sys, threading
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from . import __version__
@@ -537,14 +538,29 @@ def parser() -> Parser: # of the command line
     return top
 
 # %% ../nbs/59_cli.ipynb #3c851398
+@contextmanager
+def stoppable(): # yields the signals that have come
+    "SIGTERM ends a command as Ctrl-C does: what is finished stays."
+    came = []
+    def stop(number, frame):
+        came.append(number)
+        raise KeyboardInterrupt
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try: yield came
+    finally: signal.signal(signal.SIGTERM, before)
+
 def main(
     arguments: list | None = None, # None: those of the process
 ) -> int: # exit code
     "Entry point of `saliency-nb`."
     def refused(sentence): print(f'saliency-nb: {sentence}', file=sys.stderr)
+    stops = []
     try:
         args = parser().parse_args(arguments)
-        args.do(args)
+        with stoppable() as stops: args.do(args)
     except SaliencyError as e:
         refused(e)
         return 1
@@ -552,8 +568,8 @@ def main(
         refused(f"{e.filename or 'a file'}: {e.strerror or e}; look at this path and its permissions.")
         return 1
     except KeyboardInterrupt:
-        refused('interrupted; the same command goes on from what is finished.')
-        return 130
+        refused(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')
+        return 143 if stops else 130
     return 0
 
 # %% ../nbs/59_cli.ipynb #e9c50139

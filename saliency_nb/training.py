@@ -391,7 +391,9 @@ def train(
     if last: order.epoch, order.start = torch.load(last, weights_only=True, mmap=True)['callbacks']['History']['position']
     loader = DataLoader(train_set, batch, sampler=order, num_workers=workers, persistent_workers=workers > 0)
     if compile: model.compile()
-    with quiet(): run.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
+    try:
+        with quiet(): run.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
+    except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
     return load_checkpoint(out/'best.safetensors', model.host)
 
 # %% ../nbs/23_training.ipynb #b4ff219a

@@ -1,6 +1,6 @@
 "A trained model is precious: what makes it again, what does not, and what a command needs to be told."
 
-import ast, json, shlex, shutil
+import ast, json, os, shlex, shutil, signal, subprocess, sys
 from pathlib import Path
 import nbformat, pandas as pd, pytest
 from saliency_nb import checks, cli, core, folders, runs
@@ -9,6 +9,7 @@ from saliency_nb.core import ParameterError
 from saliency_nb.runs import Analysis, recorded_parameters
 from saliency_nb.world import make_world
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = dict(
     height=64,
     width=96,
@@ -443,3 +444,63 @@ def test_the_next_command(shape, sigma, words, tmp_path):
     assert args.command == 'run' and any(
         'nothing is named' in line for line in checks.advice_sentences(c, found)
     )
+
+
+# Ends of processes, damaged results, two commands at once
+
+
+def command(*arguments):
+    return [sys.executable, '-m', 'saliency_nb.cli', *map(str, arguments)]
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=['SIGTERM', 'SIGINT'])
+def test_a_stopped_training_says_so(world, tmp_path, number, code):
+    options = ['--data', world, '--out', tmp_path / 'run', *OPTIONS, '--epochs', '200']
+    env = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(command('train', *options), env=env, **pipes)
+    for line in started.stdout:
+        if 'epoch 3/200' in line:
+            break
+    started.send_signal(number)
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == code and 'goes on from what is finished' in err and 'Traceback' not in err, err
+    assert (tmp_path / 'run/phase1/last.ckpt').is_file()
+
+
+def test_damaged_results_are_made_again(project, capsys):
+    run = project / 'runs/a'
+    assert cli.main(['contributions', str(run)]) == 0
+    table = (run / 'contributions.csv').read_text()
+    for file in ('thresholds.nc', 'alignment.nc'):
+        whole = (run / file).read_bytes()
+        (run / file).write_bytes(whole[: len(whole) // 2])
+    capsys.readouterr()
+    assert cli.main(['contributions', str(run)]) == 0
+    told = capsys.readouterr().out
+    for file in ('thresholds.nc', 'alignment.nc'):
+        assert f'{file} is not as it was written, made again' in told
+    assert (run / 'contributions.csv').read_text() == table
+
+
+@pytest.mark.parametrize('phase', ['phase1', 'phase2'])
+def test_a_damaged_model_stops_with_a_sentence(project, phase, capsys):
+    file = project / 'runs/a' / phase / 'best.safetensors'
+    file.write_bytes(file.read_bytes()[:1000])
+    code, _, err = said(capsys, 'thresholds', project / 'runs/a')
+    assert code == 1 and '--retrain' in err and f'{phase}/best.safetensors' in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_two_commands_do_not_mix(project, capsys):
+    run = project / 'runs/a'
+    other = 'import sys, time; from pathlib import Path; from saliency_nb.folders import working_in\n'
+    other += 'with working_in(Path(sys.argv[1])): print("in", flush=True); time.sleep(60)'
+    env = os.environ | dict(PYTHONPATH=str(ROOT))
+    first = subprocess.Popen([sys.executable, '-c', other, run], env=env, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == 'in\n'
+    code, _, err = said(capsys, 'thresholds', run)
+    assert code == 1 and f'process {first.pid} is working' in err
+    first.kill()
+    first.wait()
+    assert said(capsys, 'thresholds', run)[0] == 0 # the lock of a dead process is none
