@@ -441,7 +441,6 @@ def is_recipe(
     numbers = [*shape, *(v for v in options.values() if isinstance(v, int))]
     return 'weights' not in options and all(0 <= v <= LARGEST for v in numbers)
 
-# %% ../nbs/22_bases.ipynb #ffdf972b
 def recipe_text_in(
     held: dict, # what the file holds, from `read_weights`
     path, # of the file
@@ -450,6 +449,7 @@ def recipe_text_in(
     if Path(path).suffix.lower() != '.safetensors': return held.get('saliency_nb')
     with safe_open(path, 'pt') as file: return (file.metadata() or {}).get('saliency_nb')
 
+# %% ../nbs/22_bases.ipynb #ffdf972b
 def read_recipe(
     held: dict, # what the file holds, from `read_weights`
     path, # of the file

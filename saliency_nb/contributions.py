@@ -155,7 +155,7 @@ def of_folds(
     name: str, # of a sum over folds
 ) -> np.ndarray: # (C, F)
     "Sums over the images of each fold."
-    return alignment[name].values.astype(float)
+    return alignment[name].transpose('semantic', 'fold').values.astype(float)
 
 def contrast_effect(
     alignment: xr.Dataset, # from `dissect`

@@ -199,6 +199,7 @@ def extract(
         return left
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as e: raise DataError(f'{archive}: not a readable archive ({e}); remove it and fetch it again.') from None
 
+# %% ../nbs/53_download.ipynb #53a00005
 def require_own_place(
     file: Path, # from an archive
     target: Path, # where it belongs

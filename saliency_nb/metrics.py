@@ -11,9 +11,9 @@ __all__ = ['EPSILON', 'rows', 'scaled', 'distribution', 'predicted', 'standardis
 import torch
 from .core import DataError
 
-# %% ../nbs/20_metrics.ipynb #cf8c3947
 EPSILON = 2.220446049250313e-16 # the benchmark's, the spacing of float64 at 1
 
+# %% ../nbs/20_metrics.ipynb #cf8c3947
 def rows(
     *maps: torch.Tensor, # the first (B, H, W), the others of the same shape, or (H, W) where one map serves all images
     signed: int = 0, # how many of them, from the first, may be negative

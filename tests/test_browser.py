@@ -1,7 +1,7 @@
 "`saliency-nb explore RUN` in a real JupyterLab in a real Chromium: the notebook runs there, and its widget answers to mouse and keyboard."
 import os, secrets, signal, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
-import pytest
+import pytest, xarray as xr
 from saliency_nb.runs import Analysis, analysis_parameters
 from saliency_nb.world import make_world
 
@@ -12,16 +12,26 @@ FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '-
 
 EXECUTED = "Array.from(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')).every(e => /\\[\\d+\\]/.test(e.innerText))" # every code cell has a number
 
+def name_all_bases(file):
+    "So little trained, a network has no name beyond chance; here all count."
+    found = xr.load_dataset(file, engine='h5netcdf')
+    found.assign(q_value=xr.zeros_like(found.q_value)).to_netcdf(file, engine='h5netcdf')
+
+def keep_cells(settings):
+    "In the page, although they are out of view."
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')
+
 @pytest.fixture
 def lab(tmp_path):
     "Address of the notebook that `saliency-nb explore` serves, for a small run."
     make_world(tmp_path/'world', n_images=60, size=(96, 128), seed=0)
     Analysis(**analysis_parameters('model') | dict(data=str(tmp_path/'world'), out=tmp_path/'run', features=16, n_bases=16, epochs=2, epochs2=1, accelerator='cpu')).dissection()
+    name_all_bases(tmp_path/'run/alignment.nc')
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     token, env = secrets.token_hex(8), os.environ | dict(PYTHONPATH=str(ROOT)) | {f'JUPYTER{k}_DIR': str(tmp_path/k) for k in ('_CONFIG', '_DATA', 'LAB_SETTINGS', 'LAB_WORKSPACES')}
     env.pop('MPLBACKEND', None)
-    settings = tmp_path/'LAB_SETTINGS/@jupyterlab/notebook-extension/tracker.jupyterlab-settings' # keep cells that are out of view in the page
-    settings.parent.mkdir(parents=True); settings.write_text('{"windowingMode": "none"}')
+    keep_cells(tmp_path/'LAB_SETTINGS/@jupyterlab/notebook-extension/tracker.jupyterlab-settings')
     server = subprocess.Popen([sys.executable, '-m', 'saliency_nb.cli', 'explore', tmp_path/'run', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', f'--IdentityProvider.token={token}', '--LabApp.news_url=',
                                '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate'], env=env, stdout=open(tmp_path/'lab.log', 'w'), stderr=subprocess.STDOUT, start_new_session=True)
     for _ in range(120):
