@@ -354,7 +354,8 @@ def fit(args):
     known |= {k: str(located(known[k])) for k in ('plugin', 'probe') if k in known}
     data = given_data(args, {}, args.out)
     fit(args.source, data, args.out, reading=shlex.join(args.reading), retrain=args.retrain, **known)
-    print(f'written: {Path(args.out)/"phase2/best.safetensors"}; go on with `saliency-nb run {args.out}`')
+    trusted = f' --plugin {args.source}' if str(args.source).endswith('.py') else ''
+    print(f'written: {Path(args.out)/"phase2/best.safetensors"}; go on with `saliency-nb run {args.out}{trusted}`')
 
 def run_options(c):
     run_folder_options(c)
@@ -471,12 +472,13 @@ def report(args):
     "saliency-nb report"
     existing_file(Path(args.run)/'run.json', 'the record of a run')
     from saliency_nb.models import require_plugin
-    from saliency_nb.runs import html_report, recorded_parameters, run
+    from saliency_nb.runs import html_report, located, recorded_parameters, run
     notebook = Path(args.run)/'model.ipynb'
     if notebook.is_file(): return print(f'report: {html_report(notebook)}')
     print(f'{args.run}: was made by single commands; all of it is executed, what is there is not made again')
     parameters = recorded_parameters(args.run)
     require_plugin(args.run, parameters['plugin'], args.plugin)
+    if args.plugin: parameters |= dict(plugin=str(located(args.plugin)))
     print(f'report: {run(**parameters)}')
 
 QUIET = '--LabApp.news_url=None', '--LabApp.extension_manager=readonly', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate' # it asks no host for anything
