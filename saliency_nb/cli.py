@@ -355,7 +355,8 @@ def fit(args):
     data = given_data(args, {}, args.out)
     fit(args.source, data, args.out, reading=shlex.join(args.reading), retrain=args.retrain, **known)
     trusted = f' --plugin {args.source}' if str(args.source).endswith('.py') else ''
-    print(f'written: {Path(args.out)/"phase2/best.safetensors"}; go on with `saliency-nb run {args.out}{trusted}`')
+    file = Path(args.out)/'phase2/best.safetensors'
+    print(f'written: {file}; go on with `saliency-nb run {args.out}{trusted}`')
 
 def run_options(c):
     run_folder_options(c)
