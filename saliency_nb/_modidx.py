@@ -911,6 +911,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'saliency_nb.matlab': { 'saliency_nb.matlab.MatReader': ('matlab.html#matreader', 'saliency_nb/matlab.py'),
                                     'saliency_nb.matlab.MatReader.__call__': ('matlab.html#matreader.__call__', 'saliency_nb/matlab.py'),
                                     'saliency_nb.matlab.MatReader.__init__': ('matlab.html#matreader.__init__', 'saliency_nb/matlab.py'),
+                                    'saliency_nb.matlab.MatReader.end': ('matlab.html#matreader.end', 'saliency_nb/matlab.py'),
                                     'saliency_nb.matlab.MatReader.forget': ('matlab.html#matreader.forget', 'saliency_nb/matlab.py'),
                                     'saliency_nb.matlab.MatReader.start': ('matlab.html#matreader.start', 'saliency_nb/matlab.py'),
                                     'saliency_nb.matlab.as_structs': ('matlab.html#as_structs', 'saliency_nb/matlab.py'),

@@ -49,9 +49,15 @@ class MatReader:
                 self.process.stdin.flush()
                 return pickle.load(self.process.stdout)
             except (EOFError, OSError, pickle.UnpicklingError):
-                self.process.kill()
-                self.process.wait()
+                self.end()
                 return None, 'its reader crashed'
+            except BaseException: # Ctrl-C: its answer must not be taken for that to the next question
+                self.end()
+                raise
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
 
 read_old_mat = MatReader()
 

@@ -165,6 +165,14 @@ def test_damaged_matlab_files_are_sentences(tmp_path):
     path.write_bytes(whole)
     assert len(read_mat(path, 'gaze')) == 3
 
+def test_an_interrupted_read_does_not_answer_the_next_question(tmp_path, monkeypatch):
+    for name in ('one', 'two'): savemat(tmp_path/f'{name}.mat', {name: np.arange(3)})
+    def interrupted(_): raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(pickle, 'load', interrupted)
+        with pytest.raises(KeyboardInterrupt): read_mat(tmp_path/'one.mat')
+    assert set(read_mat(tmp_path/'two.mat')) == {'two'}
+
 def test_a_reader_that_dies_is_started_again(tmp_path):
     path = tmp_path/'gaze.mat'
     gaze_file(path)
