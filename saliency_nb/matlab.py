@@ -26,6 +26,7 @@ for line in sys.stdin:
     sys.stdout.buffer.flush()
 """
 
+# %% ../nbs/10_matlab.ipynb #10a70013
 class MatReader:
     "A process that reads MATLAB files with scipy, started when it is needed, and again where a file has ended it."
     def __init__(self):
