@@ -1,6 +1,6 @@
 """Dissection against the published procedure on the same arrays, what it costs beside the network, and how it grows.
 
-    python bench/dissection.py [--images 3500 --osie ../shared/data/osie --weights ../shared/weights/squeezenet1_0_imagenet.safetensors]
+    python bench/dissection.py [--images 3500 --probe 100 --osie ../shared/data/osie --weights ../shared/weights/squeezenet1_0_imagenet.safetensors]
 
 The published procedure is written by us from its description: pair by pair, thresholding included, in torch. All times are processor time of one thread, the shortest of several
 (or the sum, where many images are added), so that what else the machine does counts little. `--images` is the size of the simulated data set: its activations are generated, its
@@ -8,12 +8,13 @@ memory is measured at a seventh and at all of that size, each in a process of it
 """
 import argparse, json, platform, resource, subprocess, sys, time
 from pathlib import Path
+from unittest.mock import patch
 import numpy as np, torch, xarray as xr
-import saliency_nb.dissection as dissection
-from saliency_nb.adjustment import Adjustment
+from saliency_nb.adjustment import Adjustment, solved
 from saliency_nb.bases import build_model, initialise
 from saliency_nb.core import versions
 from saliency_nb.dissection import Alignment, Contrast, dissect, over_regions
+from saliency_nb.fixations import read_image
 from saliency_nb.semantics import osie_regions
 from saliency_nb.thresholds import reference_pass, sample_thresholds
 from simulated import Simulated, generated_batches, pair_loop
@@ -86,13 +87,14 @@ for name, (n, c, grid) in sizes.items():
     report(f'all statistics, {name}', bases=n, semantics_per_image=c, grid=list(grid), ms_per_image=round(ms, 2))
 
 # end to end on real images
-if Path(args.osie).is_dir():
+def passes(host, backbone, width, n, size, probe, weights=None):
+    "Thresholds, dissection and adjusted effects on OSIE: ms per image of each pass, and the share that is neither decoding nor one forward pass."
     regions = osie_regions(Path(args.osie)/'labels', Path(args.osie)/'stimuli')
-    regions = regions.subset(list(regions.ids)[:args.probe])
-    weights = dict(weights=args.weights) if Path(args.weights).is_file() else {}
-    images = torch.stack([dissection.read_image(regions.image_path(i), (240, 320)) for i in list(regions.ids)[:20]])
-    model = initialise(build_model('dinet', n_bases=128, backbone='squeezenet1_0', width=128, **weights), images[:4]).eval()
-    seen, spent = reference_pass(model, images), dict(decoding=0., forward=0.)
+    ids = list(regions.ids)
+    images = torch.stack([read_image(regions.image_path(i), size) for i in ids[-20:]])
+    regions = regions.subset(ids[:probe])
+    model = initialise(build_model(host, n_bases=n, backbone=backbone, width=width, weights=weights), images[:4]).eval()
+    spent = dict(decoding=0., forward=0.)
     def timed(work, name, clock=time.process_time):
         def f(*a):
             start = clock()
@@ -100,15 +102,31 @@ if Path(args.osie).is_dir():
             spent[name] += clock() - start
             return result
         return f
-    dissection.read_image = timed(dissection.read_image, 'decoding', time.thread_time) # in threads of their own
-    regions.masks = timed(regions.masks, 'decoding', time.thread_time)
+    def measured(work):
+        spent.update(decoding=0., forward=0.)
+        start = time.process_time()
+        result = work()
+        whole = time.process_time() - start
+        return result, dict(spent, everything_else=whole - sum(spent.values()))
     model.basis_logits = timed(model.basis_logits, 'forward')
-    start = time.process_time()
-    dissect(model, regions, sample_thresholds(seen.sample()), also=(Adjustment(regions, 128, seen.usual(), inside=[]),))
-    whole = time.process_time() - start
-    rest = whole - sum(spent.values())
-    per_image = {f'{k}_ms': round(1000 * v / len(regions), 2) for k, v in dict(spent, everything_else=rest).items()}
-    report('OSIE, SqueezeNet DINet, 128 bases, 240 x 320, adjusted contrast in the same pass', images=len(regions), **per_image, share_of_everything_else=round(rest / whole, 4))
+    seen, reference = measured(lambda: reference_pass(model, images))
+    effects = Adjustment(regions, n, seen.usual())
+    thresholds = sample_thresholds(seen.sample())
+    regions.masks = timed(regions.masks, 'decoding', time.thread_time) # in threads of their own
+    with patch('saliency_nb.dissection.read_image', timed(read_image, 'decoding', time.thread_time)):
+        _, dissection = measured(lambda: dissect(model, regions, thresholds, size, also=(effects,)))
+    _, solving = measured(lambda: solved(effects))
+    known = dict(images=probe)
+    for name, times, images in (('reference', reference, 20), ('dissection', dissection, probe)):
+        known |= {f'{name}_{k}_ms': round(1000 * v / images, 2) for k, v in times.items()}
+        known[f'{name}_share_of_everything_else'] = round(times['everything_else'] / sum(times.values()), 4)
+    return known | dict(solving_s=round(solving['everything_else'], 2))
+
+if Path(args.osie).is_dir():
+    weights = args.weights if Path(args.weights).is_file() else None
+    light = passes('dinet', 'squeezenet1_0', 128, 128, (240, 320), args.probe, weights)
+    report('OSIE, DINet on SqueezeNet, 128 bases, 240 x 320, adjusted effects in the same pass', **light)
+    report('OSIE, DINet on ResNet-50, 512 bases, 480 x 640, adjusted effects in the same pass', **passes('dinet', 'resnet50', 0, 512, (480, 640), args.probe))
 else: print(f'{args.osie}: not here, so real images are left out')
 
 # a large data set

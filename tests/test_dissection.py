@@ -1,5 +1,5 @@
 "Dissection as it happens to people: several processes, killed and resumed; on random inputs against plain loops; and the level and power of its test."
-import os, signal, subprocess, sys, time
+import json, os, runpy, signal, subprocess, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch, xarray as xr
@@ -264,3 +264,14 @@ def test_sums_of_other_code_are_not_gone_on_from(tmp_path, monkeypatch):
         monkeypatch.setattr(reference, 'fingerprint_files', lambda files, made_by=made_by: made_by.replace(' ', '-'))
         dissection.dissect(model, regions, thresholds, (48, 64), folder=tmp_path)
     assert len(stamps()) == 2
+
+def test_the_bench_of_a_gpu_is_ready(monkeypatch, tmp_path):
+    "bench/gpu.py from beginning to end, on whatever is here: it waits for the day when a GPU is lent."
+    tiny = dict(backbone='resnet18', size='64 96', images=16, batch=4, semantics=30, out=tmp_path/'gpu.json')
+    options = [part for k, v in tiny.items() for part in (f'--{k}', *str(v).split())]
+    monkeypatch.syspath_prepend(ROOT/'bench')
+    monkeypatch.setattr(sys, 'argv', ['bench/gpu.py', '--n-bases', '8', *options])
+    runpy.run_path(str(ROOT/'bench/gpu.py'))
+    found = json.loads((tmp_path/'gpu.json').read_text())
+    for part in ('float32', 'bfloat16'):
+        assert min(found[part][k] for k in ('network_ms', 'dissection_ms', 'visual_genome_minutes')) > 0, part
