@@ -87,46 +87,48 @@ for name, (n, c, grid) in sizes.items():
     report(f'all statistics, {name}', bases=n, semantics_per_image=c, grid=list(grid), ms_per_image=round(ms, 2))
 
 # end to end on real images
-def passes(host, backbone, width, n, size, probe, weights=None):
-    "Thresholds, dissection and adjusted effects on OSIE: ms per image of each pass, and the share that is neither decoding nor one forward pass."
+spent = {}
+def timed(work, name, clock=time.process_time):
+    def f(*a):
+        start = clock()
+        result = work(*a)
+        spent[name] += clock() - start
+        return result
+    return f
+
+def measured(name, images, work):
+    "Result of a pass; ms per image, and the share that is neither decoding nor one forward pass."
+    spent.update(decoding=0., forward=0.)
+    start = time.process_time()
+    result = work()
+    whole = time.process_time() - start
+    times = dict(spent, everything_else=whole - sum(spent.values()))
+    known = {f'{name}_{k}_ms': round(1000 * v / images, 2) for k, v in times.items()}
+    return result, known | {f'{name}_share_of_everything_else': round(times['everything_else'] / whole, 4)}
+
+def passes(model, regions, images, size):
+    "Thresholds, dissection and adjusted effects."
+    model.basis_logits = timed(model.basis_logits, 'forward')
+    regions.masks = timed(regions.masks, 'decoding', time.thread_time) # in threads of their own
+    seen, known = measured('reference', len(images), lambda: reference_pass(model, images))
+    effects = Adjustment(regions, model.bases.out_channels, seen.usual())
+    thresholds = sample_thresholds(seen.sample())
+    with patch('saliency_nb.dissection.read_image', timed(read_image, 'decoding', time.thread_time)):
+        known |= measured('dissection', len(regions), lambda: dissect(model, regions, thresholds, size, also=(effects,)))[1]
+    return known | measured('solving', len(regions), lambda: solved(effects))[1]
+
+def on_osie(backbone, width, n, size, weights=None):
     regions = osie_regions(Path(args.osie)/'labels', Path(args.osie)/'stimuli')
     ids = list(regions.ids)
     images = torch.stack([read_image(regions.image_path(i), size) for i in ids[-20:]])
-    regions = regions.subset(ids[:probe])
-    model = initialise(build_model(host, n_bases=n, backbone=backbone, width=width, weights=weights), images[:4]).eval()
-    spent = dict(decoding=0., forward=0.)
-    def timed(work, name, clock=time.process_time):
-        def f(*a):
-            start = clock()
-            result = work(*a)
-            spent[name] += clock() - start
-            return result
-        return f
-    def measured(work):
-        spent.update(decoding=0., forward=0.)
-        start = time.process_time()
-        result = work()
-        whole = time.process_time() - start
-        return result, dict(spent, everything_else=whole - sum(spent.values()))
-    model.basis_logits = timed(model.basis_logits, 'forward')
-    seen, reference = measured(lambda: reference_pass(model, images))
-    effects = Adjustment(regions, n, seen.usual())
-    thresholds = sample_thresholds(seen.sample())
-    regions.masks = timed(regions.masks, 'decoding', time.thread_time) # in threads of their own
-    with patch('saliency_nb.dissection.read_image', timed(read_image, 'decoding', time.thread_time)):
-        _, dissection = measured(lambda: dissect(model, regions, thresholds, size, also=(effects,)))
-    _, solving = measured(lambda: solved(effects))
-    known = dict(images=probe)
-    for name, times, images in (('reference', reference, 20), ('dissection', dissection, probe)):
-        known |= {f'{name}_{k}_ms': round(1000 * v / images, 2) for k, v in times.items()}
-        known[f'{name}_share_of_everything_else'] = round(times['everything_else'] / sum(times.values()), 4)
-    return known | dict(solving_s=round(solving['everything_else'], 2))
+    model = build_model('dinet', n_bases=n, backbone=backbone, width=width, weights=weights)
+    model = initialise(model, images[:4]).eval()
+    found = passes(model, regions.subset(ids[:args.probe]), images, size)
+    report(f'OSIE, DINet on {backbone}, {n} bases, {size[0]} x {size[1]}', images=args.probe, **found)
 
 if Path(args.osie).is_dir():
-    weights = args.weights if Path(args.weights).is_file() else None
-    light = passes('dinet', 'squeezenet1_0', 128, 128, (240, 320), args.probe, weights)
-    report('OSIE, DINet on SqueezeNet, 128 bases, 240 x 320, adjusted effects in the same pass', **light)
-    report('OSIE, DINet on ResNet-50, 512 bases, 480 x 640, adjusted effects in the same pass', **passes('dinet', 'resnet50', 0, 512, (480, 640), args.probe))
+    on_osie('squeezenet1_0', 128, 128, (240, 320), args.weights if Path(args.weights).is_file() else None)
+    on_osie('resnet50', 0, 512, (480, 640))
 else: print(f'{args.osie}: not here, so real images are left out')
 
 # a large data set

@@ -1,10 +1,12 @@
-"""Thresholds, dissection and adjusted effects of one model: processor seconds of today's code and of the code before.
+"""Thresholds, dissection and adjusted effects of one model: processor seconds of today's code and of an older one.
 
     git worktree add --detach /tmp/before da2ae49^ && make -C /tmp/before .venv/.ready
     python bench/engine.py --before /tmp/before
 
-OSIE, light DINet (SqueezeNet, 128 bases, 240 x 320), 100 reference and 200 probe images, one thread. Each code in a process of its own, with its own
-packages; processor time is counted after the imports and after 24 images have been analysed (compiled loops are ready). Runs alternate; medians and their ratio. Writes bench/engine.json.
+OSIE, light DINet (SqueezeNet, 128 bases, 240 x 320), 100 reference and 200 probe images, one thread.
+Each code in a process of its own, with its own packages; processor time is counted after the imports and
+after 24 images have been analysed (compiled loops are ready). Runs alternate; medians and their ratio.
+Writes bench/engine.json.
 """
 import argparse, json, os, subprocess, sys, time
 from pathlib import Path
@@ -64,7 +66,8 @@ def apart(which):
     folder = Path(args.before if which == 'before' else Path(__file__).parent.parent).resolve()
     own = dict(os.environ, PYTHONPATH=str(folder), OMP_NUM_THREADS='1')
     command = [folder/'.venv/bin/python', __file__, *sys.argv[1:], '--work', which]
-    return float(subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout.split()[-1])
+    ended = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
+    return float(ended.stdout.split()[-1])
 
 times = dict(before=[], now=[])
 for _ in range(args.runs):
@@ -72,6 +75,7 @@ for _ in range(args.runs):
         seconds.append(round(apart(which), 2))
         print(which, seconds[-1], 'CPU seconds', flush=True)
 found = dict(command=' '.join(['python', *sys.argv]), probe=args.probe, reference=100, cpu_seconds=times)
-found |= dict(median={k: median(v) for k, v in times.items()}, ratio=round(median(times['now']) / median(times['before']), 3))
-print(found['median'], 'ratio', found['ratio'])
+middle = {k: median(v) for k, v in times.items()}
+found |= dict(median=middle, ratio=round(middle['now'] / middle['before'], 3))
+print(middle, 'ratio', found['ratio'])
 Path(args.out).write_text(json.dumps(found, indent=1) + '\n')
