@@ -1,4 +1,4 @@
-"""Thresholds, dissection and adjusted effects of one model: processor seconds of today's code and of an older one.
+"""Thresholds, dissection and adjusted effects of one model: CPU seconds now and before.
 
     git worktree add --detach /tmp/before da2ae49^ && make -C /tmp/before .venv/.ready
     python bench/engine.py --before /tmp/before
