@@ -117,18 +117,18 @@ def passes(model, regions, images, size):
         known |= measured('dissection', len(regions), lambda: dissect(model, regions, thresholds, size, also=(effects,)))[1]
     return known | measured('solving', len(regions), lambda: solved(effects))[1]
 
-def on_osie(backbone, width, n, size, weights=None):
+def on_osie(backbone, n, size, **options):
     regions = osie_regions(Path(args.osie)/'labels', Path(args.osie)/'stimuli')
     ids = list(regions.ids)
     images = torch.stack([read_image(regions.image_path(i), size) for i in ids[-20:]])
-    model = build_model('dinet', n_bases=n, backbone=backbone, width=width, weights=weights)
+    model = build_model('dinet', n_bases=n, backbone=backbone, **options)
     model = initialise(model, images[:4]).eval()
     found = passes(model, regions.subset(ids[:args.probe]), images, size)
     report(f'OSIE, DINet on {backbone}, {n} bases, {size[0]} x {size[1]}', images=args.probe, **found)
 
 if Path(args.osie).is_dir():
-    on_osie('squeezenet1_0', 128, 128, (240, 320), args.weights if Path(args.weights).is_file() else None)
-    on_osie('resnet50', 0, 512, (480, 640))
+    on_osie('squeezenet1_0', 128, (240, 320), width=128, weights=args.weights if Path(args.weights).is_file() else None)
+    on_osie('resnet50', 512, (480, 640))
 else: print(f'{args.osie}: not here, so real images are left out')
 
 # a large data set

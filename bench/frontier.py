@@ -1,5 +1,6 @@
 """Information against meaning: every dictionary of EfficientNet-lite0's features on OSIE, by how well a readout of it predicts
-fixations (bits above the mean map) and by how selective its units are for names, on images they were not chosen on.
+fixations (bits above the mean map) and by how selective its units are for names, on images they were not chosen on:
+the statistics of the chapter on units.
 
 python bench/frontier.py ../shared/data/osie runs/frontier [SEEDS [NAME ...]]   SEEDS as 0,1,2; without names all of ARRANGEMENTS
 
@@ -9,6 +10,7 @@ import json, pickle, sys, time
 from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from saliency_nb.adjustment import FOLDS, fold_errors, student_interval
 from saliency_nb.bases import build_model
 from saliency_nb.core import derived_seed
 from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining, Rotated, SparseActivations,
@@ -17,11 +19,12 @@ from saliency_nb.fixations import SaliencyDataset, density, fixation_map, grid_s
 from saliency_nb.metrics import cc, information_gain, nss
 from saliency_nb.runs import open_data
 from saliency_nb.training import FrozenFeatures, evaluate, other_images, train
+from saliency_nb.units import (Differences, Overlaps, active_share, best_unit, effective_dimensions, known_names,
+                               mean_selectivity, seen_in)
 
 SIZE, SEED = (240, 320), 0 # of the images; of the data's split
 BACKBONE = dict(backbone='timm:tf_efficientnet_lite0', weights='lite0')
 OUT = Path(__file__).with_name('frontier.json')
-TOP, SPLITS = 3, 2 # units per name; random halves of the images, each used both ways
 
 class Study:
     "Frozen features of all images, the host, named cells of the scored images."
@@ -33,7 +36,6 @@ class Study:
         self.host.standardise(torch.stack([sets['train'][i]['image'] for i in range(60)]))
         self.host.keep(self.folder/'features')
         self.features = {name: FrozenFeatures(self.host, items, name == 'train') for name, items in sets.items()}
-        self.masks = named_cells(self.found.regions, self.features['val'], self.features['val'][0]['features'].shape[1:])
         self.elsewhere, self.places = other_images(self.features['train']), sampled_places(self.features['train'])
 
     def of(self, name): return self.folder/name.replace(' ', '_').replace('/', '_')
@@ -61,15 +63,6 @@ class Study:
         model = train(model, features['train'], features['select'], out, epochs, **training)
         self.cpu_seconds = time.process_time() - start
         return model
-
-def named_cells(regions, dataset, grid):
-    "Masks of names (images, names, h, w)."
-    masks = torch.zeros(len(dataset), len(regions.semantics), *grid, dtype=torch.bool)
-    for i, item in enumerate(dataset):
-        if item['id'] not in regions.ids: continue
-        names, cells = regions.masks(item['id'], grid)
-        for name, mask in zip(names, cells): masks[i, regions.semantics.index(name)] = torch.as_tensor(mask)
-    return masks
 
 # ---- what is compared: name -> function of (study, seed, folder) -> (trained model or None, dictionary)
 
@@ -134,50 +127,30 @@ ARRANGEMENTS = {
 
 # ---- what is measured
 
-def codes_of(dictionary, dataset):
-    "Codes of all places of all images, (images, N, places), float16."
-    found = []
-    for item in dataset: found.append(dictionary.encode(item['features'].flatten(1).T.float()).T.half())
-    return torch.stack(found)
-
-def differences(codes, masks, images):
-    "On a name against the image's other named cells, mean over images, in standard deviations of the unit: (names, N)."
-    total, count = torch.zeros(masks.shape[1], codes.shape[1]), torch.zeros(masks.shape[1])
-    for i in images.tolist():
-        on = masks[i].flatten(1).float()
-        off = on.amax(0) * (1 - on)
-        both = (on.sum(1) > 0) & (off.sum(1) > 0)
-        a = codes[i].float().T
-        total[both] += (on[both] @ a) / on[both].sum(1, keepdim=True) - (off[both] @ a) / off[both].sum(1, keepdim=True)
-        count[both] += 1
-    spread = codes[images].float().transpose(0, 1).flatten(1).std(1).clamp(min=1e-6)
-    return total / count[:, None] / spread
-
-def selectivity(codes, masks):
-    "Units chosen on one half of the images, measured on the other: mean over names; over splits, both ways."
-    found = []
-    for split in range(SPLITS):
-        order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(derived_seed(split, 'halves')))
-        halves = [differences(codes, masks, half) for half in order.chunk(2)]
-        for chosen_on, measured_on in (halves, halves[::-1]):
-            units = chosen_on.topk(TOP, 1).indices
-            found.append(float(measured_on.gather(1, units).mean()))
-    return found
-
-def effective_dimensions(codes):
-    "Participation ratio of the covariance of the codes."
-    places = codes.transpose(0, 1).flatten(1)[:, ::7].float()
-    places = places - places.mean(1, keepdim=True)
-    covariance = places @ places.T / places.shape[1]
-    return float(covariance.diagonal().sum()**2 / covariance.square().sum())
+def meaning(dictionary, study):
+    "Selectivity and overlaps of the units of names, on images they were not chosen on."
+    names = len(study.found.regions.semantics)
+    units = dictionary.encode(study.places[:2]).shape[1]
+    told, overlaps = Differences(dictionary, names, units), Overlaps(dictionary, study.places, names)
+    for image in seen_in(study.features['val'], study.found.regions):
+        told.add(image)
+        overlaps.add(image)
+    known = known_names(told)
+    def level(kept): return mean_selectivity(told, kept, known)
+    everything = torch.ones(FOLDS)
+    without = [level(everything - left) for left in torch.eye(FOLDS)]
+    means = {k: v[known.numpy()].mean() for k, v in best_unit(overlaps).items()}
+    return dict(selectivity=level(everything), **means), without
 
 def measured(model, dictionary, study, out):
-    "One row of the frontier; scores of each image go to a table."
-    codes = codes_of(dictionary, study.features['val'])
-    halves = selectivity(codes, study.masks)
-    row = dict(selectivity=np.mean(halves), selectivity_sd_over_splits=np.std(halves), effective_dimensions=effective_dimensions(codes),
-               units=codes.shape[1], active=float((codes != 0).float().mean() * codes.shape[1]),
-               variance_explained=explained(dictionary, sampled_places(study.features['val'], 50)))
+    "One row of the frontier; scores of each image, and selectivity without each part of the images, go to tables."
+    row, without = meaning(dictionary, study)
+    np.save(out/'selectivity_without.npy', without)
+    held_out = sampled_places(study.features['val'], 50)
+    codes = dictionary.encode(held_out)
+    row |= dict(effective_dimensions=effective_dimensions(codes), units=codes.shape[1],
+                active=codes.shape[1] * active_share(codes, dictionary.activation),
+                variance_explained=explained(dictionary, held_out))
     if model is None: return row
     scores = evaluate(model, study.features['val'], elsewhere=study.elsewhere)
     scores[list(SCORES)].to_csv(out/'scores.csv')
@@ -189,9 +162,9 @@ def row_of(name, study, seed):
     "A training's numbers, from its folder where they are there."
     out = study.of(name)/f'seed_{seed}'
     if (out/'row.json').is_file(): return json.loads((out/'row.json').read_text())
+    out.mkdir(parents=True, exist_ok=True)
     made = ARRANGEMENTS[name](study, seed, out)
     took = dict(cpu_seconds=study.cpu_seconds) if made[0] else {} # of the training, without the dictionary
-    out.mkdir(parents=True, exist_ok=True)
     row = {k: round(float(v), 4) for k, v in (measured(*made, study, out) | took).items()}
     (out/'row.json').write_text(json.dumps(row))
     print(name, seed, row, flush=True)
@@ -235,6 +208,25 @@ def differences_to(study, name, others):
         found[other] = {k: [round(paired[k].mean(), 4), round(spread[k], 4)] for k in SCORES} | dict(seeds=min(seeds, n))
     return found
 
+def over_seeds(study, name, other):
+    "Paired differences in meaning: mean over seeds with Student's interval; and over images, of that mean."
+    files = {f.parent.name: f for f in study.of(name).glob('seed_*/row.json')}
+    theirs = {f.parent.name: f for f in study.of(other).glob('seed_*/row.json')}
+    shared = sorted(files.keys() & theirs.keys())
+    if len(shared) < 2 or name == other: return None
+    found = dict(seeds=len(shared))
+    for k in ('selectivity', 'auprc', 'iou'):
+        paired = [json.loads(files[s].read_text())[k] - json.loads(theirs[s].read_text())[k] for s in shared]
+        error = np.std(paired, ddof=1) / len(paired)**.5
+        middle = np.mean(paired)
+        low, high, _ = student_interval(middle, error, len(paired) - 1)
+        found[k] = [round(float(v), 4) for v in (middle, low, high)]
+    without = [np.load(files[s].parent/'selectivity_without.npy') - np.load(theirs[s].parent/'selectivity_without.npy')
+               for s in shared]
+    influence = found['selectivity'][0] - np.mean(without, 0)
+    found['selectivity_error_over_images'] = round(float(fold_errors(influence[None])[0]), 4)
+    return found
+
 def main(data, folder, seeds='0', *names):
     study = Study(data, folder)
     study.beside = people(study)
@@ -252,6 +244,9 @@ def write(study):
             rows.append(dict(name=name, seed=int(file.parent.name[5:]), **json.loads(file.read_text())))
     against = 'sigmoid, end to end, 256', 'random directions 512/16', 'sparse autoencoder 512/16'
     pairs = {name: differences_to(study, name, against) for name in dict.fromkeys(r['name'] for r in rows)}
-    OUT.write_text(json.dumps(dict(rows=rows, differences=pairs, beside=study.beside), indent=1) + '\n')
+    random = 'random directions 512/16'
+    meant = {name: found for name in pairs if (found := over_seeds(study, name, random))}
+    whole = dict(rows=rows, differences=pairs, beyond_random=meant, beside=study.beside)
+    OUT.write_text(json.dumps(whole, indent=1) + '\n')
 
 if __name__ == '__main__': main(*sys.argv[1:])

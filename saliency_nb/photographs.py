@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['REMAINDER', 'POSITION', 'PHRASES', 'LEAST', 'GATE', 'RAISES', 'LOWERS', 'STYLE', 'divided', 'cell_places',
-           'asked_region', 'Explained', 'names_certain', 'opened_alignment', 'explained', 'named_units',
-           'position_part', 'sentences', 'photograph_figure', 'outline', 'bar_panel', 'escaped', 'png_of', 'table_html',
-           'body', 'page', 'explain_files']
+           'asked_region', 'dissected', 'names_certain', 'read_alignment', 'opened_alignment', 'all_names',
+           'named_units', 'position_part', 'Explained', 'explained', 'sentences', 'outline', 'bar_panel',
+           'strongest_names', 'map_title', 'photograph_figure', 'escaped', 'png_of', 'table_html', 'body', 'page',
+           'explain_files']
 
 # %% ../nbs/57_photographs.ipynb #b4c01dba
 import base64, html, io
@@ -67,15 +68,93 @@ def asked_region(
     else:
         x0, y0, x1, y1 = box or (*at, *at)
         if not (0 <= x0 <= x1 < shape[1] and 0 <= y0 <= y1 < shape[0]):
-            raise ParameterError(f'{(x0, y0, x1, y1) if box else tuple(at)}: not in the picture of {shape[1]} x {shape[0]} px; give X,Y or X0,Y0,X1,Y1 in its pixels.')
-        nearest = inside & (abs(y - (y0 + y1) / 2) == abs(y - (y0 + y1) / 2).min())[:, None] & (abs(x - (x0 + x1) / 2) == abs(x - (x0 + x1) / 2).min())
+            raise ParameterError(f'{tuple(box or at)}: not in the picture of {shape[1]} x {shape[0]} px; '
+                                 'give X,Y or X0,Y0,X1,Y1 in its pixels.')
+        down, across = abs(y - (y0 + y1) / 2), abs(x - (x0 + x1) / 2)
+        nearest = inside & (down == down.min())[:, None] & (across == across.min())
         if box: region = ((y >= y0) & (y <= y1))[:, None] & ((x >= x0) & (x <= x1))
         else: region = np.hypot(y[:, None] - y0, x - x0) < .1 * min(shape)
         region = inside & (region | nearest)
     if region.any() and (inside & ~region).any(): return region
-    raise ParameterError('the region is everything or nothing: there is no inside or no outside to compare; give a smaller one, or a larger picture.')
+    raise ParameterError('the region is everything or nothing: there is no inside or no outside to compare; '
+                         'give a smaller one, or a larger picture.')
 
 # %% ../nbs/57_photographs.ipynb #e6f85622
+def dissected(
+    folder: Path, # of a model
+) -> list: # of folders
+    "Where its dissections lie: beside it; of a model of the package also in a folder per other probe."
+    folder = Path(folder)
+    more = sorted(folder.glob('*/alignment.nc')) if (folder/'card.json').is_file() else []
+    return [folder, *(file.parent for file in more)]
+
+# %% ../nbs/57_photographs.ipynb #17280a0c
+def names_certain(
+    folder: Path, # of a model
+) -> bool: # False where it is not known
+    "Whether the units of a model may be called by their names, whichever images these come from."
+    files = [place/'units.json' for place in dissected(folder)]
+    found = [read_json(file) if file.is_file() else {} for file in files]
+    return all(isinstance(f, dict) and f.get('open') is True for f in found)
+
+# %% ../nbs/57_photographs.ipynb #0424fbe1
+def read_alignment(
+    file: Path, # .nc
+    model, # whose it is
+) -> xr.Dataset: # from `dissect`
+    "A dissection of a model; raises `DataError` where it is damaged or that of another."
+    try: found = xr.load_dataset(file, engine='h5netcdf')
+    except (OSError, ValueError, KeyError) as e:
+        why = ' '.join(str(e).split())
+        raise DataError(f'{file}: not readable ({why}); fetch or make it again.') from None
+    if found.sizes.get('basis') == model.bases.out_channels: return found
+    raise DataError(f'{file}: the dissection of another model; make it again.')
+
+def opened_alignment(
+    model, # from `load_model`
+) -> xr.Dataset: # from `dissect`
+    "The dissection beside a model; raises `ParameterError` where there is none, `DataError` where it is damaged."
+    file = model.folder and Path(model.folder)/'alignment.nc'
+    if not model.phase:
+        raise ParameterError(f'model {model.name}: has no bases, so nothing can be said of what '
+                             'moves it; give a factorised one.')
+    if not file or not file.is_file():
+        raise ParameterError(f'model {model.name}: no dissection is beside it, so its units have no '
+                             'names; give a model of the package or a run that was dissected.')
+    return read_alignment(file, model)
+
+# %% ../nbs/57_photographs.ipynb #67a3d917
+def all_names(
+    model, # from `load_model`
+) -> xr.Dataset: # (basis, semantic): iou, chance_iou, q_value
+    "Alignment with the names of all probe images; of names that two sets of images have, the first."
+    first = opened_alignment(model)
+    more = [read_alignment(place/'alignment.nc', model) for place in dissected(model.folder)[1:]]
+    kept = [k for k in ('iou', 'chance_iou', 'q_value') if k in first]
+    joined = xr.concat([d[kept] for d in (first, *more)], 'semantic')
+    return joined.drop_duplicates('semantic').assign_attrs(first.attrs)
+
+# %% ../nbs/57_photographs.ipynb #efe968a8
+def named_units(
+    alignment: xr.Dataset, # from `dissect`
+    top: int, # names per unit
+) -> tuple: # names (C,), the last for what has none; shares (N, C)
+    "How far each unit is named what; names that no unit has are left out."
+    shares = name_shares(alignment, top)
+    used = np.flatnonzero(shares.any(0))
+    return [*map(str, alignment.semantic.values[used]), REMAINDER], np.column_stack([shares[:, used], 1 - shares.sum(1)])
+
+# %% ../nbs/57_photographs.ipynb #530adcfd
+def position_part(
+    model, # any
+    grid: tuple, # (h, w)
+    alignment: xr.Dataset, # knows tau
+) -> np.ndarray: # (h, w) nats
+    "What a model knows of position alone."
+    if not hasattr(model, 'position_prior'): return np.zeros(grid)
+    return alignment.attrs.get('tau', model.tau) * model.position_prior(grid).detach().numpy()
+
+# %% ../nbs/57_photographs.ipynb #13eedfdc
 @dataclass
 class Explained:
     "What is known of a place in a picture."
@@ -91,27 +170,7 @@ class Explained:
     def figure(self) -> Figure: return photograph_figure(self)
     def _repr_html_(self): return body(self)
 
-def names_certain(
-    folder: Path, # of a model
-) -> bool: # False where it is not known
-    "Whether the units of a model may be called by their names."
-    file = Path(folder)/'units.json'
-    found = read_json(file) if file.is_file() else {}
-    return isinstance(found, dict) and found.get('open') is True
-
-def opened_alignment(
-    model, # from `load_model`
-) -> xr.Dataset: # from `dissect`
-    "The dissection beside a model; raises `ParameterError` where there is none, `DataError` where it is damaged."
-    file = model.folder and Path(model.folder)/'alignment.nc'
-    if not model.phase: raise ParameterError(f'model {model.name}: has no bases, so nothing can be said of what moves it; give a factorised one.')
-    if not file or not file.is_file():
-        raise ParameterError(f'model {model.name}: no dissection is beside it, so its units have no names; give a model of the package or the folder of a run that was dissected.')
-    try: found = xr.load_dataset(file, engine='h5netcdf')
-    except (OSError, ValueError, KeyError) as e: raise DataError(f'{file}: not readable ({" ".join(str(e).split())}); fetch or make it again.') from None
-    if found.sizes.get('basis') == model.bases.out_channels: return found
-    raise DataError(f'{file}: the dissection of another model; make it again.')
-
+# %% ../nbs/57_photographs.ipynb #b8735aae
 @torch.no_grad()
 def explained(
     model, # name of the zoo, run folder, or from `load_model`
@@ -122,7 +181,7 @@ def explained(
 ) -> Explained: # renders itself
     "What raises and lowers the prediction at a place of a picture; raises `ParameterError` where that cannot be said."
     if not isinstance(model, torch.nn.Module): model = load_model(model)
-    alignment, rgb = opened_alignment(model), as_picture(image)
+    alignment, rgb = all_names(model), as_picture(image)
     padded, window = fitted(rgb, model.size)
     a = model.activations(batch_of(padded))
     density = in_picture(model, model.saliency_logits(a), window, rgb.shape[:2])
@@ -137,25 +196,9 @@ def explained(
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     maps = dict(zip(names, np.einsum('nc,nyx->cyx', shares, parts)[:, part[0], part[1]]))
-    return Explained(rgb, density, region[part], maps, table.sort_values('effect', ascending=False), model.name, names_certain(model.folder))
-
-def named_units(
-    alignment: xr.Dataset, # from `dissect`
-    top: int, # names per unit
-) -> tuple: # names (C,), the last for what has none; shares (N, C)
-    "How far each unit is named what; names that no unit has are left out."
-    shares = name_shares(alignment, top)
-    used = np.flatnonzero(shares.any(0))
-    return [*map(str, alignment.semantic.values[used]), REMAINDER], np.column_stack([shares[:, used], 1 - shares.sum(1)])
-
-def position_part(
-    model, # any
-    grid: tuple, # (h, w)
-    alignment: xr.Dataset, # knows tau
-) -> np.ndarray: # (h, w) nats
-    "What a model knows of position alone."
-    if not hasattr(model, 'position_prior'): return np.zeros(grid)
-    return alignment.attrs.get('tau', model.tau) * model.position_prior(grid).numpy()
+    table = table.sort_values('effect', ascending=False)
+    certain = names_certain(model.folder)
+    return Explained(rgb, density, region[part], maps, table, model.name, certain)
 
 # %% ../nbs/57_photographs.ipynb #79c2624f
 PHRASES = (('on_here', 1, 'Raised by units that are on here'), ('on_here', -1, 'Lowered by units that are on here'),
@@ -170,7 +213,9 @@ def sentences(
 ) -> list: # of texts
     "A table in words."
     total = table.effect.sum()
-    found = [f'The model expects this region to be {np.exp(total):.2g} times as dense in fixations as the rest of the picture (log density {total:+.2f} nats).']
+    times = f'{float(f"{np.exp(total):.2g}"):,g}' # two digits, without an exponent
+    found = [f'The model expects this region to be {times} times as dense in fixations '
+             f'as the rest of the picture (log density {total:+.2f} nats).']
     named = table.drop([n for n in (REMAINDER, POSITION) if n in table.index])
     for column, sign, phrase in PHRASES:
         strongest = (sign * named[column]).nlargest(most)
@@ -186,36 +231,6 @@ GATE = {True: 'The units have passed the test that their names say more of them 
 # %% ../nbs/57_photographs.ipynb #86f5c95e
 RAISES, LOWERS = '#D55E00', '#0072B2'
 
-def photograph_figure(
-    e: Explained, # to draw
-    most: int = 3, # maps in each of two rows
-    bars: int = 12, # at most
-) -> Figure: # picture, prediction, maps that raise and lower, bars
-    "What raises and lowers a place of a picture, as maps and as bars that sum to the difference of the log density."
-    named = e.table.effect.drop([n for n in (REMAINDER, POSITION) if n in e.table.index])
-    shown = list(named.index[:most]), list(named.index[::-1][:min(most, max(len(named) - most, 0))])
-    fig = Figure(figsize=(12, 4.8), layout='constrained')
-    axes = fig.subplot_mosaic([['picture', 'u0', 'u1', 'u2', 'bars', 'bars'], ['prediction', 'd0', 'd1', 'd2', 'bars', 'bars']])
-    height, width = e.rgb.shape[:2]
-    extent = (0, width, height, 0)
-    moved = {n: e.maps[n] - e.maps[n].mean() for n in (*shown[0], *shown[1])}
-    limit = max((np.abs(m).max() for m in moved.values()), default=0) or 1
-    for k, ax in axes.items():
-        if k == 'bars': continue
-        ax.axis('off')
-        row = shown[k[0] == 'd'] if k[1:].isdigit() else []
-        if k == 'picture': ax.imshow(e.rgb, extent=extent); ax.set_title('picture', fontsize=8)
-        elif k == 'prediction': ax.imshow(overlaid(e.rgb, e.density), extent=extent); ax.set_title('prediction', fontsize=8)
-        elif int(k[1]) < len(row):
-            name = row[int(k[1])]
-            drawn = ax.imshow(moved[name], cmap='RdBu_r', vmin=-limit, vmax=limit, extent=extent)
-            ax.set_title(f'{name}: {named[name]:+.2f}', fontsize=8)
-        else: continue
-        outline(ax, e.region, (height, width), 'white' if k in ('picture', 'prediction') else 'black')
-    if moved: fig.colorbar(drawn, ax=[axes[k] for k in ('d0', 'd1', 'd2')], location='bottom', label='nats, relative to the mean', shrink=.4)
-    bar_panel(axes['bars'], e.table, bars)
-    return fig
-
 def outline(ax, region, shape, color):
     "The border of a region, in pixels of the picture."
     big = cv2.resize(region.astype(np.float32), (min(shape[1], 400), min(shape[0], 400)), interpolation=cv2.INTER_NEAREST)
@@ -227,7 +242,9 @@ def bar_panel(ax, table, most):
     "Bars of effects: full, by what is here; pale, by what is not here."
     strongest = table.effect.abs().nlargest(most).index
     t = table.loc[[n for n in table.index if n in strongest]]
-    if len(t) < len(table): t = pd.concat([t, pd.DataFrame({f'{len(table) - len(t)} other names': table.drop(strongest).sum()}).T])
+    if len(t) < len(table):
+        rest = pd.DataFrame({f'{len(table) - len(t)} other names': table.drop(strongest).sum()})
+        t = pd.concat([t, rest.T])
     y = -np.arange(len(t))
     color = lambda v: np.where(v > 0, RAISES, LOWERS)
     ax.barh(y + .2, t.on_here, .4, color=color(t.on_here), edgecolor='black', lw=.4)
@@ -237,6 +254,53 @@ def bar_panel(ax, table, most):
     ax.axvline(0, color='black', lw=.8)
     ax.spines[['top', 'left']].set_visible(False)
     ax.set_xlabel('region minus rest of the picture, nats\nfull: on here; pale: off here', fontsize=8)
+
+# %% ../nbs/57_photographs.ipynb #c4888496
+def strongest_names(
+    table: pd.DataFrame, # of `Explained`
+    most: int = 6, # names
+) -> list: # of names; none whose effect is too small for words
+    "Names with the largest effects, of either sign."
+    effects = table.effect.drop([n for n in (REMAINDER, POSITION) if n in table.index]).abs()
+    return [n for n, v in effects.nlargest(most).items() if v >= LEAST]
+
+# %% ../nbs/57_photographs.ipynb #18ce30b9
+def map_title(
+    name: str, # in the table
+    table: pd.DataFrame, # of `Explained`
+) -> str:
+    "A name, its effect, and whether that comes from units that are off here."
+    row = table.loc[name]
+    where = ' (off here)' if abs(row.off_here) > abs(row.on_here) else ''
+    return f"{name}: {row.effect:+.2f}{where}"
+
+# %% ../nbs/57_photographs.ipynb #7b8cf2c6
+def photograph_figure(
+    e: Explained, # to draw
+    bars: int = 12, # at most
+) -> Figure: # picture, prediction, maps of the six strongest names, bars
+    "What raises and lowers a place: maps, and bars that sum to the difference of the log density."
+    fig = Figure(figsize=(12, 4.8), layout='constrained')
+    rows = 'picture m0 m1 m2 bars bars', 'prediction m3 m4 m5 bars bars'
+    axes = fig.subplot_mosaic([row.split() for row in rows])
+    extent = (0, e.rgb.shape[1], e.rgb.shape[0], 0)
+    for name, shown in (('picture', e.rgb), ('prediction', overlaid(e.rgb, e.density))):
+        axes[name].imshow(shown, extent=extent)
+        axes[name].set_title(name, fontsize=8)
+        outline(axes[name], e.region, e.rgb.shape[:2], 'white')
+    moved = {name: e.maps[name] - e.maps[name].mean() for name in strongest_names(e.table)}
+    limit = max((np.abs(m).max() for m in moved.values()), default=0) or 1
+    for k, name in enumerate(moved):
+        ax = axes[f'm{k}']
+        drawn = ax.imshow(moved[name], cmap='RdBu_r', vmin=-limit, vmax=limit, extent=extent)
+        ax.set_title(map_title(name, e.table), fontsize=8)
+        outline(ax, e.region, e.rgb.shape[:2], 'black')
+    bar_panel(axes.pop('bars'), e.table, bars)
+    for ax in axes.values(): ax.axis('off')
+    if moved:
+        label = 'nats, relative to the mean'
+        fig.colorbar(drawn, ax=list(axes.values()), location='bottom', label=label, shrink=.3)
+    return fig
 
 # %% ../nbs/57_photographs.ipynb #1568feb2
 def escaped(
