@@ -157,6 +157,9 @@ def test_models_side_by_side(world, tmp_path):
     assert all(name in shown for name in ('salicon', 'transalnet', 'information_gain', 'Spearman'))
     missing = done('compare', tmp_path/'salicon', tmp_path/'nowhere', '--out', tmp_path/'three')
     assert missing.returncode == 1 and len(missing.stderr.strip().splitlines()) == 1 and 'nowhere' in missing.stderr
+    alone = done('compare', tmp_path/'salicon', '--out', tmp_path/'alone')
+    assert alone.returncode == 0, alone.stderr
+    assert 'two halves of the observers' in (tmp_path/'alone/compare_models.html').read_text() # beside people
 
 def test_stages_one_by_one_from_folders_kept_apart(world, tmp_path):
     for name in ('images', 'fixations', 'maps'): shutil.copytree(world/name, tmp_path/'elsewhere'/name)
