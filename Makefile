@@ -25,14 +25,17 @@ models: $(READY)
 	  --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001 --original true
 	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
 
-# planted truth: the whole chain on five worlds that nothing was chosen on; CONDITIONS='base,few images,noisy' adds two more sets of them
+# planted truth: the whole chain on five worlds that nothing was chosen on, with a published host trained end to end, and with the preset `light`;
+# CONDITIONS='base,few images,noisy' adds two more sets of worlds
 CONDITIONS ?= base
+STUDY = papermill nbs/analyses/planted_truth.ipynb --no-progress-bar -k python3 -p worlds 5 -p first 200 -p conditions "$(CONDITIONS)" -p n_observers 30 -p edited 20 -p ceilings 12
 planted: $(READY)
-	mkdir -p runs/planted
-	papermill nbs/analyses/planted_truth.ipynb runs/planted/planted_truth.ipynb --no-progress-bar -k python3 -p out $(CURDIR)/runs/planted \
-	  -p worlds 5 -p first 200 -p conditions "$(CONDITIONS)" -p host readout -p settings light -p n_images 600 -p n_observers 30 \
-	  -p height 180 -p width 240 -p edited 20 -p ceilings 12
-	cp runs/planted/worlds.csv bench/planted_truth.csv
+	mkdir -p runs/planted/dinet runs/planted/readout
+	$(STUDY) runs/planted/dinet.ipynb -p out $(CURDIR)/runs/planted/dinet -p host dinet -p settings light -p weights $(abspath $(WEIGHTS)) \
+	  -p n_images 1200 -p height 120 -p width 160
+	$(STUDY) runs/planted/readout.ipynb -p out $(CURDIR)/runs/planted/readout -p host readout -p settings light -p n_images 600 -p height 180 -p width 240
+	cp runs/planted/dinet/worlds.csv bench/planted_truth.csv
+	cp runs/planted/readout/worlds.csv bench/planted_readout.csv
 
 test: $(READY)
 	pytest -n 2 --dist worksteal
