@@ -22,12 +22,12 @@ from pathlib import Path
 from types import SimpleNamespace
 import h5py, ijson, numpy as np, pandas as pd
 from PIL import Image
-from .core import (IMAGES, DataError, ParameterError, Problems, existing_file, existing_folder, files_in, fingerprint_files,
-                              folders_in, image_id, open_json, read_json, whole_file)
+from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_file, existing_folder, files_in,
+                              fingerprint_files, folders_in, image_id, read_json, whole_file)
 from .matlab import read_mat
 from .fixations import (FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
                                    picture_points, positions, read_each, read_osie, read_salicon, read_salicon_json,
-                                   understood, without_image)
+                                   stated_frame, understood, without_image)
 
 # %% ../nbs/50_fixation_readers.ipynb #11f75d13
 def found_fixations(
@@ -183,9 +183,9 @@ def first_entry(
 ): # the first entry of its list; None where it is no list or no JSON
     "What a list of JSON begins with, without reading the rest."
     try:
-        with open_json(path) as f: is_list = f.read(64).lstrip()[:1] == b'['
+        with JsonFile(path) as f: is_list = f.read(64).lstrip()[:1] == b'['
         if not is_list: return None
-        with open_json(path) as f: return next(ijson.items(f, 'item', use_float=True), None)
+        with JsonFile(path) as f: return next(ijson.items(f, 'item', use_float=True), None)
     except (ijson.JSONError, UnicodeError, OSError): return None
 
 def scanpath_files(
@@ -656,7 +656,7 @@ def read_pysaliency(
     with understood(name, 'pysaliency stimuli and fixations'):
         images = stimulus_files(stimuli, folder)
         table = looks_table(fixations, unit)
-        sizes = [tuple(int(v) for v in size) for size in stimuli.sizes]
+        sizes = [stated_frame(*size) for size in stimuli.sizes]
     wrong = set(table.n) - set(range(len(images)))
     if wrong:
         raise DataError(f"{name}: fixations on stimulus {min(wrong)}, but there are {len(images)} stimuli, from 0; give the "

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ZOO', 'MOST', 'FROZEN', 'DERIVED', 'card_of', 'models', 'listing', 'halved', 'is_frozen', 'parted', 'share_backbone',
-           'run_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo', 'load_plugin', 'plugin_of',
-           'require_plugin', 'zoo_model', 'described', 'run_model', 'load_model']
+           'record_of', 'is_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo', 'load_plugin',
+           'plugin_of', 'require_plugin', 'zoo_model', 'described', 'run_model', 'load_model']
 
 # %% ../nbs/27_models.ipynb #6e14e5d1
 import shutil
@@ -86,13 +86,26 @@ def share_backbone(
                          'so give a zoo of its own.')
 
 # %% ../nbs/27_models.ipynb #0485cbb4
-def run_record(
-    run, # folder of a run
+def record_of(
+    run, # folder of a run, or its run.json
 ) -> dict: # parameters, stages, versions
-    "run.json; raises `DataError` where it is something else."
-    record = read_json(Path(run)/'run.json', 'the record of a run')
-    if isinstance(record, dict) and isinstance(record.get('parameters'), dict): return record
-    raise DataError(f'{run}: its run.json is not the record of a run of this package; give the folder of a run.')
+    "The record of a run, run.json; raises `DataError` where it is missing or something else."
+    run = Path(run)
+    path = run if run.is_file() else existing_file(run/'run.json', 'the record of a run')
+    record = read_json(path)
+    if is_record(record): return record
+    raise DataError(f'{path}: not the record of a run of this package; give the folder of a run.')
+
+def is_record(
+    record, # what a file holds
+) -> bool: # of a run
+    "Whether a record has its parts, each of its kind."
+    if not isinstance(record, dict) or not {'parameters', 'stages'} <= record.keys(): return False
+    places = record.get('places', {})
+    if not all(isinstance(part, dict) for part in (record['parameters'], record['stages'], places)): return False
+    if not all(isinstance(place, str) for place in places.values()): return False
+    def is_stage(s): return isinstance(s, dict) and all(isinstance(s.get(k, {}), dict) for k in ('inputs', 'sizes'))
+    return all(map(is_stage, record['stages'].values()))
 
 def mean_scores_in(
     run, # folder of a run
@@ -110,7 +123,7 @@ def run_card(
     **known, # what, data, licence, source, command, ceilings, limits: texts, or numbers by name
 ) -> dict: # the card
     "What a run knows of its model, and what is said of it."
-    record = run_record(run)
+    record = record_of(run)
     p = record['parameters']
     calibration = read_json(Path(run)/'calibration.json', 'the calibration of a run')['network']
     paths = 'data', 'out', 'probe', 'plugin', 'checkpoint', 'weights'
@@ -159,9 +172,10 @@ def load_plugin(
     "Run a plugin; raises `ParameterError` where it does not run."
     if not path: return
     try: run_path(str(existing_file(path, 'the Python file that registers hosts')))
-    except SaliencyError: raise
-    except Exception as e:
-        raise ParameterError(f'{path}: does not run ({type(e).__name__}: {e}); mend it.') from e
+    except (KeyboardInterrupt, SaliencyError): raise
+    except BaseException as e: # also an exit
+        said = ' '.join(f'{type(e).__name__}: {e}'.split())
+        raise ParameterError(f'{path}: does not run ({said}); mend it.') from e
 
 def plugin_of(
     run: Path, # folder of a run
@@ -217,15 +231,18 @@ def run_model(
 ): # in eval mode
     "A model of a run, with the size it was trained at and its calibration."
     from saliency_nb.bases import load_checkpoint
-    record = run_record(run)
-    p = record['parameters']
+    from saliency_nb.fixations import understood
+    record = record_of(run)
+    with understood(run/'run.json', 'the size of the images of a run'):
+        size = [int(record['parameters'][k]) for k in ('height', 'width')]
     from saliency_nb import fitting # noqa: F401 - registers the host of models that bases were fitted to
     require_plugin(run, plugin_of(run, record), plugin)
     load_plugin(plugin)
     found = load_checkpoint(existing_file(file or run/'phase2/best.safetensors', 'the model of a run'))
     calibrated = run/'calibration.json'
-    tau = read_json(calibrated)['network']['tau'] if calibrated.is_file() else 1.
-    return described(found, run.name, run, (p['height'], p['width']), tau)
+    with understood(calibrated, 'the calibration of a run'):
+        tau = float(read_json(calibrated)['network']['tau']) if calibrated.is_file() else 1.
+    return described(found, run.name, run, size, tau)
 
 def load_model(
     name, # of the zoo, else a run folder or a checkpoint

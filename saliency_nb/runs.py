@@ -8,7 +8,8 @@ __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY',
            'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
            'chosen_device', 'host_options', 'network_shape', 'check_network', 'given_model', 'original_model', 'preset',
            'epoch_numbers', 'same_pictures', 'exchanged', 'own_kernel', 'execute', 'shortened', 'escaped_markdown',
-           'page_exporter', 'html_report', 'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
+           'page_exporter', 'whole_notebook', 'html_report', 'run', 'opened', 'prepared', 'family_of', 'results_of',
+           'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, os, shlex, shutil, sys, tempfile
@@ -390,7 +391,7 @@ def epoch_numbers(
     try: found = tuple(sorted(int(e) for e in text.split(',') if e.strip()))
     except ValueError: found = (-1,)
     if not found or found[0] >= 0: return found
-    raise ParameterError(f"keep = '{text}': give numbers of epochs separated by commas, such as 0,2,5.")
+    raise ParameterError(f"keep = '{text:.200}': give numbers of epochs separated by commas, such as 0,2,5.")
 
 # %% ../nbs/56_runs.ipynb #aa6cec74
 CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training', 'fitting', 'dictionaries' # what a training depends on
@@ -964,11 +965,23 @@ def page_exporter() -> HTMLExporter:
     exporter.register_filter('markdown2html', escaped_markdown)
     return exporter
 
+def whole_notebook(
+    path, # .ipynb
+): # the notebook
+    "An executed notebook; raises `DataError` where it is half-written or something else."
+    try:
+        found = nbformat.read(path, 4)
+        nbformat.validate(found)
+    except Exception as e: # of nbformat, of jsonschema, and whatever a stranger's file comes upon
+        reason = str(e).strip().split('\n')[0]
+        raise DataError(f'{path}: not a whole notebook ({reason:.100}); remove it, and the same command makes it again.') from None
+    return found
+
 def html_report(
     notebook, # executed notebook
 ) -> Path: # the HTML beside it
     "A notebook as one HTML page, its code left out and its summary first."
-    nb = nbformat.read(notebook, 4)
+    nb = whole_notebook(notebook)
     summary = [i for i, c in enumerate(nb.cells) if c.cell_type == 'markdown' and c.source.startswith('## Summary')]
     if summary: nb.cells = nb.cells[:1] + nb.cells[summary[0]:] + nb.cells[1:summary[0]]
     nb.metadata.pop('widgets', None)

@@ -423,7 +423,7 @@ def lightning_trainer(
     "Lightning's `Trainer`; raises `ParameterError` where it refuses."
     try:
         with quiet(): return L.Trainer(**settings)
-    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as e:
+    except (MisconfigurationException, ImportError, MemoryError, RuntimeError, TypeError, ValueError) as e:
         raise ParameterError(f"trainer: Lightning refuses its arguments ({' '.join(str(e).split())}); change or leave out the one it names.") from None
 
 @torch.no_grad()
