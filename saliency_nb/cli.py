@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from . import __version__
-from .core import DataError, ParameterError, SaliencyError, existing_file, writable_folder
+from .core import FULL, DataError, ParameterError, SaliencyError, existing_file, writable_folder
 
 # %% ../nbs/59_cli.ipynb #afd8f665
 class Parser(argparse.ArgumentParser):
@@ -559,7 +559,9 @@ def main(
     arguments: list | None = None, # None: those of the process
 ) -> int: # exit code
     "Entry point of `saliency-nb`."
-    def refused(sentence): print(f'saliency-nb: {sentence}', file=sys.stderr)
+    def refused(sentence):
+        shown = ''.join(c if c.isprintable() else '?' for c in str(sentence)) # names may hold what a terminal obeys
+        print(f'saliency-nb: {shown}', file=sys.stderr)
     stops = []
     try:
         args = parser().parse_args(arguments)
@@ -568,7 +570,9 @@ def main(
         refused(e)
         return 1
     except OSError as e:
-        refused(f"{e.filename or 'a file'}: {e.strerror or e}; look at this path and its permissions.")
+        what, remedy = 'a file', 'look at this path and its permissions'
+        if e.errno in FULL: what, remedy = 'the disk', 'make room, then give the same command again'
+        refused(f'{e.filename or what}: {e.strerror or e}; {remedy}.')
         return 1
     except KeyboardInterrupt:
         refused(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')

@@ -12,13 +12,14 @@ __all__ = ['REMAINDER', 'POSITION', 'PHRASES', 'LEAST', 'GATE', 'RAISES', 'LOWER
 import base64, html, io
 from dataclasses import dataclass
 from pathlib import Path
-import cv2, numpy as np, pandas as pd, torch, xarray as xr
+import cv2, matplotlib as mpl, numpy as np, pandas as pd, torch, xarray as xr
 from matplotlib.figure import Figure
 from tqdm import tqdm
 from .core import DataError, ParameterError, read_json, whole_file, writable_folder
 from .models import load_model
 from .contributions import name_shares
 from .dissection import lifted
+from .figures import PLAIN
 from .predict import as_picture, batch_of, fitted, gathered_pictures, in_picture, overlaid
 
 # %% ../nbs/57_photographs.ipynb #f8744f23
@@ -186,6 +187,7 @@ GATE = {True: 'The units have passed the test that their names say more of them 
 # %% ../nbs/57_photographs.ipynb #86f5c95e
 RAISES, LOWERS = '#D55E00', '#0072B2'
 
+@mpl.rc_context(PLAIN)
 def photograph_figure(
     e: Explained, # to draw
     most: int = 3, # maps in each of two rows

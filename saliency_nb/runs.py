@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY', 'JUDGED', 'UNITS', 'PLACED', 'UNNAMED', 'PEOPLE',
-           'NOTHING_COMPARED', 'KERNEL', 'WIDGET', 'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts',
-           'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
-           'chosen_device', 'host_options', 'network_shape', 'check_network', 'given_model', 'original_model', 'preset',
-           'epoch_numbers', 'same_pictures', 'exchanged', 'own_kernel', 'execute', 'shortened', 'escaped_markdown',
-           'page_exporter', 'whole_notebook', 'html_report', 'run', 'opened', 'prepared', 'family_of', 'results_of',
-           'family_summary']
+           'NOTHING_COMPARED', 'KERNEL', 'OF_THE_SYSTEM', 'WIDGET', 'RunData', 'open_data', 'planted_weights',
+           'known_truth', 'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted',
+           'literal', 'reading_options', 'gathered', 'Analysis', 'chosen_device', 'host_options', 'network_shape',
+           'check_network', 'given_model', 'original_model', 'preset', 'epoch_numbers', 'same_pictures', 'exchanged',
+           'own_kernel', 'execute', 'shortened', 'escaped_markdown', 'page_exporter', 'whole_notebook', 'html_report',
+           'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, inspect, os, shlex, shutil, sys, tempfile
@@ -31,7 +31,7 @@ from .core import (CheckpointError, DataError, ParameterError, Problems, Salienc
 from .folders import (RunFolder, analysis_parameters, analysis_path, check_range, # noqa: F401
                                  checked_parameters, declared_parameters, literal_path, located, own_parameters, # noqa: F401
                                  record_of, recorded_parameters, typed)
-from .fixations import FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each, split_ids
+from .fixations import FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each, split_ids, understood
 from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host, model_fingerprint
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
@@ -91,6 +91,15 @@ def open_data(
     regions = scored_regions(path, val, min_images, problems) if region_layouts(path) else None
     return RunData(*sets, regions, *known_truth(path, regions, val), problems)
 
+def planted_weights(
+    path: Path, # truth.csv
+) -> pd.Series: # index: semantic
+    "Weights that were planted; raises `DataError` where the table holds something else."
+    with understood(path, 'the columns semantic (each once) and weight'):
+        weight = read_table(path).set_index('semantic').weight.astype(float)
+        if weight.index.has_duplicates: raise ValueError('a name stands there twice')
+        return weight
+
 def known_truth(
     path: Path, # folder of a data set
     regions: Regions | None, # of its scored images
@@ -99,7 +108,7 @@ def known_truth(
     "What is known of how much each semantic attracts people."
     if regions is None: return NOTHING_KNOWN
     planted = path/'truth.csv'
-    if planted.is_file(): return read_table(planted).set_index('semantic').weight, 'planted weight'
+    if planted.is_file(): return planted_weights(planted), 'planted weight'
     return enrichment(regions, val), 'human enrichment'
 
 # %% ../nbs/56_runs.ipynb #b7a72138
@@ -917,6 +926,8 @@ def own_kernel():
             if before: os.environ['JUPYTER_PATH'] = before
 
 # %% ../nbs/56_runs.ipynb #7a4eebff
+OF_THE_SYSTEM = 'OSError', 'PermissionError', 'FileNotFoundError', 'MemoryError', 'OutOfMemoryError' # names of errors in a kernel
+
 def execute(
     name: str, # of the analysis
     folder, # for the executed notebook and its HTML
@@ -935,6 +946,7 @@ def execute(
                                 progress_bar=False, stdout_file=shown, extra_arguments=['--log-level=50'])
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
+        if e.ename in OF_THE_SYSTEM: raise SaliencyError(f'{notebook}: {e.evalue}; look at this path and at the room on the disk.') from None
         raise
     return html_report(notebook)
 
