@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
-from .core import DataError, Problems, whole_file, writable_folder
+from .core import DataError, Problems, whole_file, writable_folder, write_arrays
 from .fixations import FixationSet
 from .semantics import Regions, graph_options, read_regions
 from .chance import FEWEST
@@ -108,7 +108,7 @@ def people_files(
     seen, regions = named_images(data, fixations, min_images, probe)
     table, fit = attraction(seen, regions)
     with whole_file(out/'people.csv') as part: table.to_csv(part)
-    with whole_file(out/'people.nc') as part: fit.to_netcdf(part, engine='h5netcdf')
+    write_arrays(fit, out/'people.nc')
     with whole_file(out/'people.png') as part: attraction_figure(table).savefig(part, dpi=150)
     print(in_words(table, len(seen)))
     print(f'written: {out/"people.csv"}, people.nc, people.png')

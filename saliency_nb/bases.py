@@ -475,8 +475,12 @@ def load_checkpoint(
     recipe = read_recipe(held, path)
     if host is None and 'host' not in recipe: raise CheckpointError(f"{path}: its host is not a registered one; pass `host=`.")
     shape = {k: recipe[k] for k in ('n_bases', 'phase', 'upsampling')}
-    try: model = build_model(recipe['host'], **shape, **recipe.get('options', {})) if host is None else assembled(host, **shape)
-    except (AttributeError, ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as e:
-        raise CheckpointError(f"{path}: no model can be built from its note ({' '.join(str(e).split())}); give a file that a training wrote.") from None
+    try:
+        if host is None: model = build_model(recipe['host'], **shape, **recipe.get('options', {}))
+        else: model = assembled(host, **shape)
+    except (AttributeError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        said = ' '.join(str(e).split())
+        raise CheckpointError(f'{path}: no model can be built from its note ({said}); '
+                              'give a file that a training wrote.') from None
     if 'host' in recipe: model.recipe = {k: recipe[k] for k in ('host', 'options') if k in recipe}
     return load_tensors(model, tensors, path).eval()

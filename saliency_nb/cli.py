@@ -560,7 +560,7 @@ def main(
 ) -> int: # exit code
     "Entry point of `saliency-nb`."
     def refused(sentence):
-        shown = ''.join(c if c.isprintable() else '?' for c in str(sentence)) # names may hold what a terminal obeys
+        shown = ''.join(c if c.isprintable() else '?' for c in str(sentence)) # a terminal obeys some
         print(f'saliency-nb: {shown}', file=sys.stderr)
     stops = []
     try:

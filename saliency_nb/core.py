@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['IMAGES', 'LEFT_BEHIND', 'FULL', 'DIGITS', 'DEEPEST', 'NAMES', 'SaliencyError', 'DataError', 'CheckpointError',
            'ParameterError', 'existing_folder', 'existing_file', 'Problem', 'Problems', 'is_hidden', 'files_in',
-           'folders_in', 'image_id', 'is_full', 'whole_file', 'writable_folder', 'write_json', 'whole', 'not_json',
-           'read_json', 'parsed_json', 'JsonFile', 'read_table', 'fingerprint', 'fingerprint_files', 'fingerprint_code',
-           'versions', 'git_revision', 'derived_seed', 'rng', 'Progress', 'duration']
+           'folders_in', 'image_id', 'is_full', 'whole_file', 'writable_folder', 'write_json', 'not_json',
+           'parsed_json', 'read_json', 'JsonFile', 'read_table', 'write_arrays', 'read_arrays', 'fingerprint',
+           'fingerprint_files', 'fingerprint_code', 'versions', 'git_revision', 'derived_seed', 'rng', 'Progress',
+           'duration']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
 import codecs, errno, hashlib, io, json, os, re, shutil, subprocess, tempfile, threading, time, unicodedata
@@ -137,16 +138,18 @@ def is_full(
     error: Exception, # that came while something was written
     folder, # where
 ) -> bool: # for want of room
-    "Whether a disk is full, as Python, safetensors, HDF5 or torch say it."
-    said = re.search(r'(?:os error|errno =) (\d+)', str(error))
+    "Whether a disk is full, as Python, safetensors, torch or numpy say it."
+    said = re.search(r'os error (\d+)', str(error))
     number = int(said[1]) if said else getattr(error, 'errno', None)
-    return number in FULL or 'inline_container' in str(error) or shutil.disk_usage(folder).free < 2**16
+    short = any(words in str(error) for words in ('inline_container', 'requested and'))
+    return number in FULL or short or shutil.disk_usage(folder).free < 2**16
 
+# %% ../nbs/10_core.ipynb #fb1be961
 @contextmanager
 def whole_file(
     path, # file to write
 ): # yields a temporary path beside it, renamed to `path` on success and removed on failure
-    "Write a file whole or not at all: temporary name first, then rename; raises `DataError` where the disk is full."
+    "Write a file whole or not at all: temporary name first; raises `DataError` where the disk is full."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.stem}.{os.getpid()}-{threading.get_ident()}.part{path.suffix}')
@@ -156,7 +159,8 @@ def whole_file(
         os.replace(part, path)
     except Exception as e: # libraries have their own errors for it
         if not is_full(e, path.parent): raise
-        raise DataError(f'{path}: cannot be written, the disk is full; make room, then give the same command again.') from e
+        raise DataError(f'{path}: cannot be written, the disk is full; make room, then give the same '
+                        'command again.') from e
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/10_core.ipynb #c0f1e002
@@ -181,51 +185,54 @@ def write_json(
     return Path(path)
 
 # %% ../nbs/10_core.ipynb #8e90c9a9
-DIGITS = 300 # of a whole number in a file; one with more is no `float`
-DEEPEST = 500 # brackets that may be open at a time
-
-def whole(
-    text: str, # digits
-) -> int: # the number
-    "A whole number of JSON; raises `ValueError` where it fits into no arithmetic."
-    if len(text) > DIGITS: raise ValueError(f'a number of {len(text):,} digits')
-    return int(text)
-
 def not_json(
     path, # of the file
-    reason: str, # what is wrong with it
+    reason, # what is wrong with it
 ) -> DataError: # to be raised
     "The sentence for a file that is no JSON."
-    return DataError(f"{path}: not valid JSON ({reason}); the file may be truncated, so fetch or write it again.")
+    return DataError(f'{path}: not valid JSON ({reason}); the file may be truncated, '
+                     'so fetch or write it again.')
 
+# %% ../nbs/10_core.ipynb #ae2914d9
+DIGITS = 300 # of a whole number in a file
+
+def parsed_json(
+    content: bytes | str, # JSON; of bytes UTF-8, UTF-16 and their byte-order marks are known
+    path, # where it stood, for the sentence
+): # the object
+    "Parse JSON; raises `DataError` where it is none, or hostile."
+    def whole(text):
+        if len(text) > DIGITS: raise ValueError(f'a number of {len(text):,} digits')
+        return int(text)
+    try: return json.loads(content, parse_int=whole)
+    except ValueError as e: raise not_json(path, e) from None
+    except RecursionError: raise not_json(path, 'nested too deep') from None
+
+# %% ../nbs/10_core.ipynb #4e30bbbb
 def read_json(
     path, # file to read
     what: str = 'JSON', # what it should hold, for the sentence
 ): # the object
     "Read a JSON file; raises `DataError` where it is missing, truncated, hostile or no JSON."
     path = existing_file(path, what)
-    return parsed_json(path.read_bytes(), path) # from bytes: it knows UTF-8, UTF-16 and their byte-order marks
-
-def parsed_json(
-    content: bytes | str, # JSON
-    path, # where it stood, for the sentence
-): # the object
-    "Parse JSON; raises `DataError` where it is none, or nested without end."
-    try: return json.loads(content, parse_int=whole)
-    except ValueError as e: raise not_json(path, e) from None
-    except RecursionError: raise not_json(path, 'nested too deep') from None
+    return parsed_json(path.read_bytes(), path)
 
 # %% ../nbs/10_core.ipynb #e53ab124
+DEEPEST = 500 # brackets that may be open at a time
+
 class JsonFile(io.RawIOBase):
-    "A file of JSON in any encoding, read as UTF-8 without a byte-order mark; raises `DataError` where it is nested without end."
+    "A JSON file of any encoding as UTF-8; raises `DataError` where it is nested without end."
     def __init__(self,
         path, # file to read
     ):
-        self.path, self.depth, self.quoted, self.escape = path, 0, False, b''
+        self.path, self.depth = path, 0
+        self.quoted, self.escape = False, b''
         with open(path, 'rb') as file: start = file.read(4)
         encoding = json.detect_encoding(start)
         if encoding.startswith('utf-8'): self.file = open(path, 'rb')
-        else: self.file = io.BytesIO(Path(path).read_bytes().decode(encoding).encode()) # rare, so not streamed
+        else: # rare, so not streamed
+            text = Path(path).read_bytes().decode(encoding)
+            self.file = io.BytesIO(text.encode())
         if start.startswith(codecs.BOM_UTF8): self.file.seek(3)
 
     def readable(self): return True
@@ -236,7 +243,7 @@ class JsonFile(io.RawIOBase):
         return n
 
     def count(self, piece):
-        if b'\\' in piece: piece = re.sub(rb'\\.', b'', piece, flags=re.DOTALL)
+        piece = re.sub(rb'\\.', b'', piece, flags=re.DOTALL)
         self.escape = b'\\' if piece.endswith(b'\\') else b'' # of the first byte of the next piece
         parts = piece.removesuffix(b'\\').split(b'"')
         plain = b''.join(parts[self.quoted::2])
@@ -259,6 +266,33 @@ def read_table(
     words = dict.fromkeys(NAMES, str)
     try: return pd.read_csv(existing_file(path, 'a table'), dtype=words, keep_default_na=False, na_values=[''])
     except (ValueError, OSError) as e: raise DataError(f"{path}: not a readable table ({' '.join(str(e).split())}); remove it and make it again.") from None
+
+# %% ../nbs/10_core.ipynb #68d8ecd9
+def write_arrays(
+    found, # xarray's Dataset or DataArray
+    path, # .nc to write
+    **options, # of `to_netcdf`, e.g. encoding
+) -> Path: # the file
+    "Write arrays, whole or not at all."
+    content = found.to_netcdf(engine='h5netcdf', **options)
+    with whole_file(path) as part: part.write_bytes(content)
+    return Path(path)
+
+# %% ../nbs/10_core.ipynb #d42be72f
+def read_arrays(
+    path, # .nc written by this package
+    what: str = 'arrays', # what it should hold, for the sentence
+    single: bool = False, # it holds one array
+): # xarray's Dataset, or the DataArray
+    "Read arrays back; raises `DataError` where the file is missing or broken."
+    import h5py, xarray as xr
+    path = existing_file(path, what)
+    try:
+        with h5py.File(path): pass # what is no HDF5 at all would make xarray complain for itself
+        return (xr.load_dataarray if single else xr.load_dataset)(path, engine='h5netcdf')
+    except Exception as e: # HDF5 has errors of many kinds for a damaged file
+        said = ' '.join(str(e).split())
+        raise DataError(f'{path}: not readable ({said:.100}); remove it and make it again.') from None
 
 # %% ../nbs/10_core.ipynb #ce077ae7
 def fingerprint(

@@ -191,7 +191,8 @@ def extract(
             with zipfile.ZipFile(archive) as z:
                 refuse_outsiders([n for n in z.namelist() if n], archive)
                 left = refuse_bombs([m.file_size for m in z.infolist()], archive, room)
-                if any(m.flag_bits & 1 for m in z.infolist()): raise DataError(f'{archive}: is encrypted; unpack it by hand, into {folder.parent}.')
+                if any(m.flag_bits & 1 for m in z.infolist()):
+                    raise DataError(f'{archive}: is encrypted; unpack it by hand, into {folder.parent}.')
                 z.extractall(folder)
         else:
             with tarfile.open(archive) as t:
@@ -201,7 +202,8 @@ def extract(
         return left
     except (*NO_ARCHIVE, OSError) as e:
         if isinstance(e, OSError) and e.errno not in (None, errno.EINVAL): raise # of the disk
-        raise DataError(f'{archive}: not a readable archive ({e}); remove it and fetch it again.') from None
+        said = ' '.join(str(e).split())
+        raise DataError(f'{archive}: not a readable archive ({said}); remove it and fetch it again.') from None
 
 NO_ARCHIVE = zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError
 

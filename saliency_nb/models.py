@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 from runpy import run_path
 from . import core
-from .core import (DataError, ParameterError, SaliencyError, existing_file, read_json, read_table, whole_file,
-                              writable_folder, write_json)
+from .core import (DataError, ParameterError, SaliencyError, existing_file, read_arrays, read_json, read_table,
+                              whole_file, writable_folder, write_arrays, write_json)
 
 # %% ../nbs/27_models.ipynb #dabe54ac
 ZOO = Path(core.__file__).with_name('zoo') # models that come with the package
@@ -96,6 +96,7 @@ def record_of(
     if is_record(record): return record
     raise DataError(f'{path}: not the record of a run of this package; give the folder of a run.')
 
+# %% ../nbs/27_models.ipynb #5ad3ab9b
 def is_record(
     record, # what a file holds
 ) -> bool: # of a run
@@ -107,6 +108,7 @@ def is_record(
     def is_stage(s): return isinstance(s, dict) and all(isinstance(s.get(k, {}), dict) for k in ('inputs', 'sizes'))
     return all(map(is_stage, record['stages'].values()))
 
+# %% ../nbs/27_models.ipynb #efb5ce8e
 def mean_scores_in(
     run, # folder of a run
 ) -> dict: # images: how many; scores: metric -> mean, standard_error
@@ -136,10 +138,9 @@ def compressed(
     target: Path, # .nc
 ):
     "The same numbers in less room."
-    import xarray as xr
-    found = xr.load_dataset(file, engine='h5netcdf')
+    found = read_arrays(file)
     small = {k: dict(compression='gzip', compression_opts=9) for k, v in found.variables.items() if v.dtype.kind in 'fiu' and v.ndim}
-    with whole_file(target) as part: found.to_netcdf(part, engine='h5netcdf', encoding=small)
+    write_arrays(found, target, encoding=small)
 
 def save_to_zoo(
     run, # folder of a run

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2, matplotlib as mpl, numpy as np, pandas as pd, torch, xarray as xr
 from matplotlib.figure import Figure
 from tqdm import tqdm
-from .core import DataError, ParameterError, read_json, whole_file, writable_folder
+from .core import DataError, ParameterError, read_arrays, read_json, whole_file, writable_folder
 from .models import load_model
 from .contributions import name_shares
 from .dissection import lifted
@@ -108,8 +108,7 @@ def opened_alignment(
     if not model.phase: raise ParameterError(f'model {model.name}: has no bases, so nothing can be said of what moves it; give a factorised one.')
     if not file or not file.is_file():
         raise ParameterError(f'model {model.name}: no dissection is beside it, so its units have no names; give a model of the package or the folder of a run that was dissected.')
-    try: found = xr.load_dataset(file, engine='h5netcdf')
-    except (OSError, ValueError, KeyError) as e: raise DataError(f'{file}: not readable ({" ".join(str(e).split())}); fetch or make it again.') from None
+    found = read_arrays(file)
     if found.sizes.get('basis') == model.bases.out_channels: return found
     raise DataError(f'{file}: the dissection of another model; make it again.')
 

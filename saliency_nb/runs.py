@@ -26,12 +26,13 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
 from torch.utils.data import Subset
 from .core import (CheckpointError, DataError, ParameterError, Problems, SaliencyError, derived_seed, existing_file,
-                              existing_folder, fingerprint, fingerprint_files, read_json, read_table, rng, whole_file,
-                              writable_folder, write_json)
+                              existing_folder, fingerprint, fingerprint_files, read_arrays, read_json, read_table, rng,
+                              whole_file, writable_folder, write_arrays, write_json)
 from .folders import (RunFolder, analysis_parameters, analysis_path, check_range, # noqa: F401
                                  checked_parameters, declared_parameters, literal_path, located, own_parameters, # noqa: F401
                                  record_of, recorded_parameters, typed)
-from .fixations import FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each, split_ids, understood
+from .fixations import (FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each,
+                                   split_ids, understood)
 from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host, model_fingerprint
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
@@ -646,10 +647,10 @@ def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
     "thresholds.nc and usual.nc, from the training images."
     def make():
         for file, found in zip(('thresholds.nc', 'usual.nc'), self.references(self.models()['phase 2'])):
-            with whole_file(self.run/file) as part: found.to_netcdf(part, engine='h5netcdf')
+            write_arrays(found, self.run/file)
     inputs = dict(phase2=self.phase2(), data=self.data, quantile=self.p.quantile, size=self.size)
     self.stage('thresholds', self.resumably(make), ['thresholds.nc', 'usual.nc'], (*CHAPTERS, 'thresholds'), **inputs)
-    return xr.load_dataarray(self.run/'thresholds.nc', engine='h5netcdf')
+    return read_arrays(self.run/'thresholds.nc', single=True)
 
 @patch
 def references(self: Analysis,
@@ -666,11 +667,11 @@ def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
     self.need_regions()
     thresholds, calibration = self.thresholds(), self.calibration()
     def make():
-        usual = xr.load_dataset(self.run/'usual.nc', engine='h5netcdf')
+        usual = read_arrays(self.run/'usual.nc')
         self.pass_over(self.models()['phase 2'], (thresholds, usual), calibration['network']['tau'], 'alignment.nc', 'adjusted.nc')
     inputs = dict(thresholds=self.made['thresholds'], calibration=self.made['calibration'], data=self.data, regions=self.named())
     self.stage('dissection', self.resumably(make), ['alignment.nc', 'adjusted.nc'], DISSECTED, **inputs)
-    return xr.load_dataset(self.run/'alignment.nc', engine='h5netcdf')
+    return read_arrays(self.run/'alignment.nc')
 
 def same_pictures(
     fixations: FixationSet, # images and fixations
@@ -699,7 +700,7 @@ def pass_over(self: Analysis,
     try: adjusted = solved(effects)
     except ParameterError as e: adjusted = xr.Dataset(attrs=dict(note=str(e)))
     for file, found in zip(files, (alignment, adjusted)):
-        with whole_file(self.run/file) as part: found.to_netcdf(part, engine='h5netcdf')
+        write_arrays(found, self.run/file)
 
 @patch
 def resumably(self: Analysis, make): # a function like `make`
@@ -738,7 +739,7 @@ def adjusted(self: Analysis,
     file: str, # in the run folder
 ) -> xr.Dataset | None: # as `adjustment`
     "Adjusted contrasts from a file."
-    found = xr.load_dataset(self.run/file, engine='h5netcdf')
+    found = read_arrays(self.run/file)
     return found if found.data_vars else None
 
 @patch
@@ -815,7 +816,7 @@ def write_people(self: Analysis,
     "people.csv, people_agreement.csv and people.nc."
     for file, found in zip(PEOPLE, (table, agreement)):
         with whole_file(self.run/file) as part: found.to_csv(part, index=False)
-    with whole_file(self.run/PEOPLE[2]) as part: fit.to_netcdf(part, engine='h5netcdf')
+    write_arrays(fit, self.run/PEOPLE[2])
 
 @patch
 def people_agreement(self: Analysis) -> pd.DataFrame: # index: what agrees; spearman, low, high; empty where nothing can be compared
@@ -827,7 +828,7 @@ def people_agreement(self: Analysis) -> pd.DataFrame: # index: what agrees; spea
 def people_effects(self: Analysis) -> xr.Dataset | None: # as from `fit_counts`; None where nothing can be compared
     "people.nc: effects on people, and what each image adds to them."
     if self.people() is None: return None
-    return xr.load_dataset(self.run/PEOPLE[2], engine='h5netcdf')
+    return read_arrays(self.run/PEOPLE[2])
 
 # %% ../nbs/56_runs.ipynb #44e02f19
 def exchanged(
@@ -908,7 +909,7 @@ def control(self: Analysis,
         self.pass_over(model, self.references(model), tau, *files)
     known = dict(data=self.data, regions=self.named(), size=self.size, quantile=self.p.quantile, calibration=self.made['calibration'])
     self.stage(files[0], self.resumably(make), files, DISSECTED, **known, **inputs)
-    return xr.load_dataset(self.run/files[0], engine='h5netcdf')
+    return read_arrays(self.run/files[0])
 
 # %% ../nbs/56_runs.ipynb #6c896118
 KERNEL = 'python3'
@@ -926,7 +927,7 @@ def own_kernel():
             if before: os.environ['JUPYTER_PATH'] = before
 
 # %% ../nbs/56_runs.ipynb #7a4eebff
-OF_THE_SYSTEM = 'OSError', 'PermissionError', 'FileNotFoundError', 'MemoryError', 'OutOfMemoryError' # names of errors in a kernel
+OF_THE_SYSTEM = 'OSError', 'PermissionError', 'FileNotFoundError', 'MemoryError', 'OutOfMemoryError' # errors
 
 def execute(
     name: str, # of the analysis
@@ -946,7 +947,8 @@ def execute(
                                 progress_bar=False, stdout_file=shown, extra_arguments=['--log-level=50'])
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
-        if e.ename in OF_THE_SYSTEM: raise SaliencyError(f'{notebook}: {e.evalue}; look at this path and at the room on the disk.') from None
+        if e.ename in OF_THE_SYSTEM:
+            raise SaliencyError(f'{notebook}: {e.evalue}; look at this path and at the room that is left.') from None
         raise
     return html_report(notebook)
 
@@ -986,7 +988,8 @@ def whole_notebook(
         nbformat.validate(found)
     except Exception as e: # of nbformat, of jsonschema, and whatever a stranger's file comes upon
         reason = str(e).strip().split('\n')[0]
-        raise DataError(f'{path}: not a whole notebook ({reason:.100}); remove it, and the same command makes it again.') from None
+        raise DataError(f'{path}: not a whole notebook ({reason:.100}); remove it, and the same command '
+                        'makes it again.') from None
     return found
 
 def html_report(
@@ -1033,7 +1036,7 @@ def opened(
     reading = reading_options(p['reading'])
     data = open_data(p['data'], p['data_seed'], min_images=p['min_images'], lenient=p['lenient'], reading=reading)
     return SimpleNamespace(parameters=p, model=load_checkpoint(files[0]).eval(), images=SaliencyDataset(data.val, (p['height'], p['width'])), regions=data.regions,
-                           thresholds=xr.load_dataarray(files[1], engine='h5netcdf'), alignment=xr.load_dataset(files[2], engine='h5netcdf'))
+                           thresholds=read_arrays(files[1], single=True), alignment=read_arrays(files[2]))
 
 def prepared(
     name: str, # of the analysis
@@ -1071,7 +1074,7 @@ def results_of(
 ) -> tuple: # alignments, adjusted effects (without variables where nothing could be compared); one per run
     "What the runs in a folder found."
     files = {'alignment.nc': 'the dissection of a run', 'adjusted.nc': 'the adjusted contrasts of a run'}
-    def opened_file(run, name): return xr.load_dataset(existing_file(run/name, files[name]), engine='h5netcdf')
+    def opened_file(run, name): return read_arrays(run/name, files[name])
     runs = family_of(folder)
     return tuple([opened_file(r, name) for r in runs] for name in files)
 

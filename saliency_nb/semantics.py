@@ -23,7 +23,8 @@ from pathlib import Path
 import cv2, ijson, numpy as np, pandas as pd
 from pycocotools import mask as rle
 from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_file, existing_folder, files_in,
-                              fingerprint, fingerprint_code, fingerprint_files, folders_in, image_id, read_json, whole_file)
+                              fingerprint, fingerprint_code, fingerprint_files, folders_in, image_id, read_json,
+                              whole_file)
 from .matlab import read_mat
 from .fixations import (OSIE_FRAME, FixationSet, decoded, files_by_id, image_files, image_size, or_strict,
                                    stated_frame, understood)
@@ -589,7 +590,8 @@ def segment_rle(
     if segment.get('size') != list(size): raise ValueError(f"its size is {segment.get('size')}, that of the image {list(size)}")
     counts = segment['counts'].encode() if isinstance(segment['counts'], str) else segment['counts']
     runs = run_lengths(counts) if isinstance(counts, bytes) else counts
-    if not isinstance(runs, list) or not all(isinstance(n, int) and n >= 0 for n in runs): raise ValueError('its run lengths are no list of numbers')
+    if not isinstance(runs, list) or not all(isinstance(n, int) and n >= 0 for n in runs):
+        raise ValueError('its run lengths are no list of numbers')
     if sum(runs) != size[0] * size[1]: raise ValueError(f'its run lengths add up to {sum(runs)} instead of {size[0] * size[1]}')
     return rle.frPyObjects(dict(size=list(size), counts=runs), *size)
 
@@ -600,11 +602,14 @@ def check_polygon(
     size: tuple[int, int], # (H, W) of the image
 ):
     "Raise ValueError where it cannot be drawn, or only with memory without end."
-    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2: raise ValueError('its polygons need three points (x, y) or more')
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError('its polygons need three points (x, y) or more')
     if not all(map(is_number, polygon)): raise ValueError('a polygon holds something that is no number')
     points = np.array(polygon, float).reshape(-1, 2)
-    if np.abs(points).max() > 2 * max(size): raise ValueError('a polygon lies further outside than the image is large')
-    if np.abs(points - np.roll(points, 1, axis=0)).sum() > OUTLINE: raise ValueError('the outline of a polygon is longer than any')
+    outline = np.abs(points - np.roll(points, 1, axis=0)).sum()
+    if np.abs(points).max() > 2 * max(size):
+        raise ValueError('a polygon lies further outside than the image is large')
+    if outline > OUTLINE: raise ValueError('the outline of a polygon is longer than any')
 
 class InstanceRegions(Regions):
     "COCO's instances; `segments` maps an image id to ((H, W), [(name, segmentation)])."
@@ -664,7 +669,8 @@ def coco_tables(
     "The three tables of a COCO file; raises `DataError` where one is missing or broken."
     try:
         names = {c['id']: coco_name(c.get('name')) for c in data['categories']}
-        frames = {i['id']: (image_id(os.fspath(i['file_name'])), stated_frame(i['height'], i['width'])) for i in data['images']}
+        def frame(i): return image_id(os.fspath(i['file_name'])), stated_frame(i['height'], i['width'])
+        frames = {i['id']: frame(i) for i in data['images']}
         annotations = list(data['annotations'])
         if not all(isinstance(a, dict) for a in annotations): raise TypeError('annotations')
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as e:
