@@ -561,6 +561,7 @@ def main(
     "Entry point of `saliency-nb`."
     def refused(sentence):
         shown = ''.join(c if c.isprintable() else '?' for c in str(sentence)) # a terminal obeys some
+        if len(shown) > 2_000: shown = f'{shown[:1_000]} ... {shown[-1_000:]}' # of names without end
         print(f'saliency-nb: {shown}', file=sys.stderr)
     stops = []
     try:

@@ -288,7 +288,9 @@ def read_arrays(
     import h5py, xarray as xr
     path = existing_file(path, what)
     try:
-        with h5py.File(path): pass # what is no HDF5 at all would make xarray complain for itself
+        with h5py.File(path) as file: # of what is none the libraries above would complain by themselves
+            file.visititems(lambda name, item: dict(item.attrs))
+            dict(file.attrs)
         return (xr.load_dataarray if single else xr.load_dataset)(path, engine='h5netcdf')
     except Exception as e: # HDF5 has errors of many kinds for a damaged file
         said = ' '.join(str(e).split())

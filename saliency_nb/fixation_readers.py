@@ -25,7 +25,7 @@ from PIL import Image
 from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_file, existing_folder, files_in,
                               fingerprint_files, folders_in, image_id, read_json, whole_file)
 from .matlab import read_mat
-from .fixations import (FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
+from .fixations import (NOT_UNDERSTOOD, FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
                                    picture_points, positions, read_each, read_osie, read_salicon, read_salicon_json,
                                    stated_frame, understood, without_image)
 
@@ -724,7 +724,7 @@ def hdf5_files(
     for path in [p for p in files_in(root, HDF5_FILES) if part in p.stem]:
         try:
             with h5py.File(path) as f: kind = HDF5_TYPES.get(in_words(f.attrs.get('type', '')))
-        except OSError: continue
+        except (OSError, RuntimeError, *NOT_UNDERSTOOD): continue
         if kind: found[kind].append(path)
     return found
 
@@ -802,7 +802,7 @@ def read_pysaliency_files(
     try:
         with h5py.File(stimuli) as s, h5py.File(fixations) as f, understood(fixations, f'fixations on {stimuli.name}'):
             found = read_pysaliency(hdf5_stimuli(s), hdf5_fixations(f), problems=problems, **known)
-    except OSError as e:
+    except (OSError, RuntimeError) as e: # HDF5's own
         raise DataError(f"{fixations}: not a readable HDF5 file, or {stimuli.name} is not ({e}); fetch or write it again.",
                         'unreadable fixations') from None
     return replace(found, images=found.images.assign(split=SPLITS.get(split, split)))

@@ -19,6 +19,7 @@ import copy, math, os
 from array import array
 from collections import Counter
 from functools import cached_property, lru_cache
+from operator import index
 from pathlib import Path
 import cv2, ijson, numpy as np, pandas as pd
 from pycocotools import mask as rle
@@ -606,10 +607,10 @@ def check_polygon(
         raise ValueError('its polygons need three points (x, y) or more')
     if not all(map(is_number, polygon)): raise ValueError('a polygon holds something that is no number')
     points = np.array(polygon, float).reshape(-1, 2)
-    outline = np.abs(points - np.roll(points, 1, axis=0)).sum()
     if np.abs(points).max() > 2 * max(size):
         raise ValueError('a polygon lies further outside than the image is large')
-    if outline > OUTLINE: raise ValueError('the outline of a polygon is longer than any')
+    if np.abs(points - np.roll(points, 1, axis=0)).sum() > OUTLINE:
+        raise ValueError('the outline of a polygon is longer than any')
 
 class InstanceRegions(Regions):
     "COCO's instances; `segments` maps an image id to ((H, W), [(name, segmentation)])."
@@ -695,7 +696,7 @@ def gathered_segments(
         with problems.caught(image):
             try:
                 size = frames[a['image_id']][1]
-                if pngs: found[image] = (size, pngs(os.fspath(a['file_name'])), [(names[s['category_id']], s['id']) for s in a['segments_info']])
+                if pngs: found[image] = (size, pngs(os.fspath(a['file_name'])), [(names[s['category_id']], index(s['id'])) for s in a['segments_info']])
                 else:
                     name, (part, gone) = names[a['category_id']], drawn_parts(a)
                     parts = found.setdefault(image, (size, []))[1]

@@ -1,20 +1,22 @@
 "Files of strangers: nothing in them runs, fetches, crashes or fills the disk; each is a named error."
 import io, json, os, pickle, re, resource, sys, tarfile, zipfile
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from types import SimpleNamespace
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch, xarray as xr
-from nightly import NIGHTLY
+import h5py, matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch, xarray as xr
+from nightly import NIGHTLY, noted
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.io import savemat
 from scipy.sparse import coo_matrix
-from saliency_nb.bases import build_model, load_checkpoint, save_checkpoint
-from saliency_nb.contributions import read_authors
-from saliency_nb.core import CheckpointError, DataError, JsonFile, ParameterError, whole_file, write_arrays, write_json
+from saliency_nb.bases import build_model, load_checkpoint, read_recipe, save_checkpoint
+from saliency_nb.core import CheckpointError, DataError, JsonFile, ParameterError, SaliencyError, read_arrays, whole_file, write_arrays, write_json
+from saliency_nb.dissection import read_dissection
 from saliency_nb.download import unpack
 from saliency_nb.figures import truth_figure
+from saliency_nb.fixations import load_map, load_rgb
 from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.folders import recorded_parameters
 from saliency_nb.matlab import read_mat, read_old_mat
@@ -23,6 +25,7 @@ from saliency_nb.models import load_model, load_plugin, record_of
 from saliency_nb.runs import html_report, planted_weights
 from saliency_nb.semantics import mask_pixels, read_regions, segment_numbers, segment_rle
 from saliency_nb.vocabulary import canonical, read_vocabulary
+from saliency_nb.weights import load_tensors, read_tensors, read_weights
 
 def sentence(error, path):
     "One line that names the file."
@@ -210,14 +213,15 @@ def test_coco_coordinates_without_end(tmp_path, drawn):
 def damaged(whole, g):
     "Bytes flipped, cut off, repeated or, in texts, a number replaced by a huge one."
     content, kind = bytearray(whole), g.integers(4)
-    at, length = g.integers(len(whole)), g.integers(1, 65)
+    span = len(whole) if g.random() < .5 else min(len(whole), 2_000) # headers are tried as often as contents
+    at, length = g.integers(span), g.integers(1, 65)
     if kind == 1: return bytes(content[:at])
     if kind == 2: return bytes(content[:at] + content[max(at - length, 0):at] * int(g.integers(1, 9)) + content[at:])
-    if kind == 3 and (numbers := list(re.finditer(rb'[0-9]+(?:\.[0-9]+)?', whole))):
+    if kind == 3 and (numbers := list(re.finditer(rb'[0-9]+(?:\.[0-9]+)?', whole[:20_000]))):
         number = numbers[g.integers(len(numbers))]
         huge = HUGE[g.integers(len(HUGE))]
         return bytes(content[:number.start()] + huge + content[number.end():])
-    for k in g.integers(len(whole), size=g.integers(1, 9)): content[k] = g.integers(256)
+    for k in g.integers(span, size=g.integers(1, 9)): content[k] = g.integers(256)
     return bytes(content)
 
 HUGE = b'1e308', b'1e400', b'-1e308', b'9' * 400, b'9' * 5_000, b'2147483648', b'-1', b'0', b'NaN', b'18446744073709551616', b'null', b'[]', b'""'
@@ -234,10 +238,9 @@ GAZE = dict(images=[dict(id=1, file_name='a.jpg', height=96, width=128)],
             annotations=[dict(image_id=1, worker_id=k, fixations=[[10, 20], [30, 40]]) for k in range(3)])
 SCANPATHS = [dict(name='a.jpg', subject=k, task='cup', condition='present', split='train', X=[800, 900, 850], Y=[500, 400, 450], T=[100, 200, 150]) for k in range(3)]
 
-def regions_in(path): return read_regions(path, path.parent/'images', **({} if path.name == 'instances.json' else dict(min_images=1)))
-
 def masked(path):
-    regions = regions_in(path)
+    options = dict(min_images=1) if path.name == 'scene_graphs.json' else {}
+    regions = read_regions(path, path.parent/'images', **options)
     return [regions.masks(i, (12, 16)) for i in regions.ids]
 
 def in_folder(path): return read_fixations(path.parent)
@@ -248,7 +251,7 @@ JSON = { # reader -> name of its file, what it holds, the reader
     'scanpaths': ('scanpaths.json', SCANPATHS, in_folder),
     'run': ('run.json', dict(parameters=dict(height=96, width=128, plugin=''), stages=dict(phase1=dict(inputs={}))), lambda path: recorded_parameters(path.parent)),
     'vocabulary': ('coco_idx.json', dict(dog=1), lambda path: read_vocabulary(path.parent)),
-    'authors': ('result.json', [dict(dog=.5)], lambda path: read_authors(path, None))}
+    'authors': ('result.json', [dict(dog=.5)], read_dissection)}
 
 def beside(folder, name, content):
     "A file of JSON beside images/a.jpg."
@@ -473,3 +476,105 @@ def test_a_full_disk_is_a_sentence(tmp_path, kind):
         with whole_file(path) as part: WRITERS[kind](part)
     sentence(e, path)
     assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]
+
+# Fuzzing: whatever damage, a reader reads or says what is wrong
+
+class Reader:
+    "A whole file, where it lies, and what reads it; damaged copies take its place."
+    def __init__(self, path, read): self.path, self.read, self.whole = path, read, path.read_bytes()
+
+def picture_reader(folder, mode, ending, read):
+    pixels = np.random.default_rng(0).integers(256, size=(96, 128, 3), dtype=np.uint8)
+    path = folder/f'a{ending}'
+    Image.fromarray(pixels).convert(mode).save(path)
+    return Reader(path, read)
+
+def json_reader(folder, kind):
+    name, content, read = JSON[kind]
+    return Reader(beside(folder, name, content), read)
+
+def panoptic_reader(folder, damaged_part):
+    segments = dict(image_id=1, file_name='a.png', segments_info=[dict(id=7, category_id=1), dict(id=300, category_id=1)])
+    path = beside(folder, 'panoptic.json', COCO | dict(annotations=[segments]))
+    (folder/'panoptic').mkdir()
+    pixels = np.zeros((96, 128, 3), np.uint8)
+    pixels[:50, :, 0], pixels[50:, :, :2] = 7, (44, 1)
+    Image.fromarray(pixels).save(folder/'panoptic/a.png')
+    return Reader(folder/'panoptic/a.png' if damaged_part == 'png' else path, lambda _: masked(path))
+
+def table_reader(folder, encoding):
+    beside(folder, 'unused', '')
+    lines = ['image,observer,x,y,t,duration'] + [f'a,{k % 3},{k * 4}.5,{k * 3}.25,{k * 100},{90 + k}' for k in range(25)]
+    (folder/'fixations.csv').write_text('\n'.join(lines), encoding=encoding)
+    return Reader(folder/'fixations.csv', in_folder)
+
+def osie_reader(folder):
+    (folder/'eye').mkdir(parents=True)
+    (folder/'stimuli').mkdir()
+    Image.new('RGB', (800, 600), 'grey').save(folder/'stimuli/1001.jpg')
+    seen = np.zeros(3, [(k, object) for k in ('fix_x', 'fix_y', 'fix_duration')])
+    for k in range(3): seen[k] = tuple(np.arange(5.) + 10 * k for _ in range(3))
+    entry = np.zeros(1, [('img', object), ('subjects', object)])
+    entry[0] = '1001.jpg', seen
+    savemat(folder/'eye/fixations.mat', dict(fixations=entry))
+    return Reader(folder/'eye/fixations.mat', lambda path: read_fixations(folder))
+
+def salicon_reader(folder):
+    for part in ('images/train', 'fixations/train'): (folder/part).mkdir(parents=True)
+    Image.new('RGB', (128, 96), 'grey').save(folder/'images/train/a.jpg')
+    gaze = np.zeros(3, [('location', object), ('fixations', object)])
+    for k in range(3): gaze[k] = (np.ones((20, 2)), np.arange(1., 11).reshape(5, 2))
+    savemat(folder/'fixations/train/a.mat', dict(gaze=gaze, resolution=np.array([96, 128])))
+    return Reader(folder/'fixations/train/a.mat', lambda path: read_fixations(folder))
+
+def pysaliency_reader(folder):
+    "HDF5 of fixations, as pysaliency writes it."
+    beside(folder, 'unused', '')
+    with h5py.File(folder/'stimuli.hdf5', 'w') as f:
+        f.attrs.update(type='FileStimuli', size=1)
+        f['filenames'], f['shapes'] = np.array(['images/a.jpg'], 'S'), np.array([[96, 128, 3]])
+    with h5py.File(folder/'fixations.hdf5', 'w') as f:
+        f.attrs['type'] = 'Fixations'
+        for k, v in dict(x=np.arange(20.), y=np.arange(20.), n=np.zeros(20, int), t=np.arange(20.), subject=np.arange(20) % 3).items(): f[k] = v
+    return Reader(folder/'fixations.hdf5', in_folder)
+
+def safetensors_reader(folder):
+    model = build_model('dinet', backbone='squeezenet1_0', n_bases=4, width=8, phase=2)
+    def read(path):
+        held = read_weights(path)
+        read_recipe(held, path)
+        return load_tensors(model, held, path)
+    return Reader(save_checkpoint(model, folder/'model.safetensors'), read)
+
+def pickled_reader(folder):
+    torch.save(dict(state_dict=dict(a=torch.ones(30), b=torch.ones(3, 4))), folder/'model.pth')
+    return Reader(folder/'model.pth', read_tensors)
+
+def arrays_reader(folder):
+    found = xr.Dataset(dict(iou=(('basis', 'semantic'), np.random.default_rng(0).random((4, 6))), count=('semantic', np.arange(6))),
+                       dict(semantic=list('abcdef')), dict(tau=1.))
+    return Reader(write_arrays(found, folder/'alignment.nc'), read_arrays)
+
+READS = {f'image {ending}': partial(picture_reader, mode='RGB', ending=ending, read=load_rgb) for ending in ('.jpg', '.png', '.bmp', '.tif', '.webp')}
+READS |= dict(mask=partial(picture_reader, mode='L', ending='.png', read=mask_pixels), map=partial(picture_reader, mode='L', ending='.png', read=load_map))
+READS |= {f'json {kind}': partial(json_reader, kind=kind) for kind in JSON}
+READS |= {f'panoptic {part}': partial(panoptic_reader, damaged_part=part) for part in ('png', 'json')}
+READS |= {f'table {encoding}': partial(table_reader, encoding=encoding) for encoding in ('utf-8', 'utf-16')}
+READS |= dict(osie=osie_reader, salicon=salicon_reader, pysaliency=pysaliency_reader, safetensors=safetensors_reader, pickled=pickled_reader, arrays=arrays_reader)
+
+@pytest.mark.parametrize('kind', READS)
+def test_damaged_files_of_every_kind(tmp_path, kind):
+    "Named errors only: one line, no process ended, no memory filled."
+    reader, refused = READS[kind](tmp_path), 0
+    reader.read(reader.path)
+    draws = 2_000 if NIGHTLY else 50
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for k in range(draws):
+        reader.path.write_bytes(damaged(reader.whole, np.random.default_rng([k, len(reader.whole)])))
+        try: reader.read(reader.path)
+        except SaliencyError as e:
+            refused += 1
+            assert len(str(e).splitlines()) == 1, e
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
+    noted(f'{kind}, damaged', files=draws, refused=refused, gigabytes=grown)
+    assert refused and grown < 2
