@@ -23,11 +23,11 @@ from types import SimpleNamespace
 import h5py, ijson, numpy as np, pandas as pd
 from PIL import Image
 from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_file, existing_folder, files_in,
-                              fingerprint_files, folders_in, image_id, read_json, whole_file)
+                              fingerprint_files, folders_in, image_id, read_json, stated_frame, whole_file)
 from .matlab import read_mat
 from .fixations import (NOT_UNDERSTOOD, FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
                                    picture_points, positions, read_each, read_osie, read_salicon, read_salicon_json,
-                                   stated_frame, understood, without_image)
+                                   understood, without_image)
 
 # %% ../nbs/50_fixation_readers.ipynb #11f75d13
 def found_fixations(

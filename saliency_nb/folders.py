@@ -101,6 +101,7 @@ def check_range(
     if name in LEAST and value < LEAST[name]: refuse(f'give {LEAST[name]} or more')
     if name in LEAST and value > MOST: refuse(f'give {MOST:,} or less')
     if name in ('sigma', 'degrees', 'px_per_degree') and not value > 0: refuse('give a number above 0')
+    if name == 'memory' and value < 0: refuse('give a number of GB; 0: a quarter of what is available')
     if name == 'quantile' and not 0 < value < 1: refuse('choose a share between 0 and 1, such as 0.8')
     check_training(**{name: value})
 

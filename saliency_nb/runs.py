@@ -12,7 +12,7 @@ __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY',
            'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
-import ast, filecmp, inspect, os, shlex, shutil, sys, tempfile
+import ast, filecmp, gc, inspect, os, shlex, shutil, sys, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,8 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
 from torch.utils.data import Subset
-from .core import (CheckpointError, DataError, ParameterError, Problems, SaliencyError, derived_seed, existing_file,
+from .core import (MEMORY, CheckpointError, DataError, ParameterError, Problems, SaliencyError,
+                              derived_seed, existing_file,
                               existing_folder, fingerprint, fingerprint_files, read_arrays, read_json, read_table, rng,
                               whole_file, writable_folder, write_arrays, write_json)
 from .folders import (RunFolder, analysis_parameters, analysis_path, check_range, # noqa: F401
@@ -251,7 +252,8 @@ class Analysis:
         self.run = RunFolder(p.out, **vars(p)) # `retrain` is not recorded: it is meant once
         self.learned = self.found.learned_from()
         self.data = fingerprint(self.learned, self.found.val.fingerprint()) # of all images and fixations
-        self.made, self.memory = {}, {}
+        self.made, self.memory, self.items = {}, {}, {}
+        MEMORY.allow(p.memory)
         self.guard()
 
     def check(self):
@@ -279,12 +281,15 @@ class Analysis:
         "Make a stage once."
         do = self.run.trained if trains else self.run.stage
         if name not in self.made: self.made[name] = do(name, make, files, modules, **inputs)
+        if self.items:
+            self.items.clear()
+            gc.collect() # trainers hold images in circles
         return self.made[name]
 
     def loaded(self, name): # 'train', 'select' or 'val'
-        "Images read once, by the first stage that needs them."
-        if name not in self.memory: self.memory[name] = preloaded(self.sets[name])
-        return self.memory[name]
+        "Images read once in a stage."
+        if name not in self.items: self.items[name] = preloaded(self.sets[name], self.run.path)
+        return self.items[name]
 
     def untrained(self,
         shape: dict | None = None, # host, n_bases and options of the host; None: those of the parameters
@@ -464,7 +469,7 @@ def learning_items(self: Analysis,
 ) -> list: # of two datasets: to learn from, to choose the epoch by
     "Images to train on."
     if not others: return [self.loaded(name) for name in ('train', 'select')]
-    return [preloaded(SaliencyDataset(s, self.size)) for s in self.others()]
+    return [preloaded(SaliencyDataset(s, self.size), self.run.path) for s in self.others()]
 
 @patch
 def first_training(self: Analysis,
@@ -514,7 +519,8 @@ def second_training(self: Analysis,
 ):
     "Train phase 2 on activations that are computed once."
     model, p = given(), self.p
-    items = [with_activations(model, self.loaded(name)) for name in ('train', 'select')]
+    items = [with_activations(model, self.sets[name]) for name in ('train', 'select')]
+    items = [preloaded(i, self.run.path) for i in items] # images, where there is no room for activations
     train(model, *items, self.run/'phase2', p.epochs2, data=first, lr=p.lr2, **self.trainer())
 
 @patch

@@ -25,10 +25,10 @@ import cv2, ijson, numpy as np, pandas as pd
 from pycocotools import mask as rle
 from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_file, existing_folder, files_in,
                               fingerprint, fingerprint_code, fingerprint_files, folders_in, image_id, read_json,
-                              whole_file)
+                              stated_frame, whole_file)
 from .matlab import read_mat
 from .fixations import (OSIE_FRAME, FixationSet, decoded, files_by_id, image_files, image_size, or_strict,
-                                   stated_frame, understood)
+                                   understood)
 from .vocabulary import Vocabulary, attribute_name, canonical, category, coco_name, object_name, uncategorised
 
 # %% ../nbs/31_semantics.ipynb #05c51567

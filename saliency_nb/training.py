@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.optimize import brentq
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from .core import DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
+from .core import MEMORY, DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
 from .hosts import Readout
 from .bases import (PRIOR, FactorizedSaliency, ReadoutSaliency, SaliencyModel, freeze_below_readout,
@@ -54,10 +54,13 @@ def memory(
 
 def preloaded(
     dataset: Dataset, # e.g. a SaliencyDataset
-    limit: float = 4., # GB
-) -> Dataset: # in memory if it fits
-    "Read a dataset once where it fits into memory, leave it alone where it does not."
-    return Preloaded(dataset) if memory(dataset) <= limit else dataset
+    folder = None, # on whose disk decoded images may lie while they are needed; None: nowhere
+) -> Dataset: # in memory where there is room (`MEMORY`), else decoded once if there is a folder
+    "Read a dataset once."
+    if isinstance(dataset, Preloaded): return dataset
+    held = MEMORY.hold(memory(dataset), lambda: Preloaded(dataset))
+    if held is not None: return held
+    return dataset.decoded_once(folder) if folder and hasattr(dataset, 'decoded_once') else dataset
 
 # %% ../nbs/23_training.ipynb #5a89b481
 def process() -> tuple[int, int]: # its number, how many there are
@@ -458,16 +461,20 @@ def with_activations(
     model: FactorizedSaliency, # frozen below its readout
     dataset: Dataset, # items of a SaliencyDataset
     batch: int = 10, # images per forward pass
-    limit: float = 4., # GB
 ) -> Dataset: # items with 'activations' (N, h, w) in place of the image, or the dataset itself where they do not fit
     "Compute the activations of every image once."
     model.eval(); device = model.bases.weight.device
-    one = model.activations(dataset[0]['image'][None].to(device))
-    if len(dataset) * one.nbytes / 1e9 > limit: return dataset
-    items = []
-    for b in DataLoader(dataset, batch):
-        for i, a in enumerate(model.activations(b['image'].to(device)).cpu()): items.append(dict(activations=a.clone(), **{k: b[k][i] for k in ('fixations', 'density', 'id')}))
-    return Preloaded(items)
+    item = dict(dataset[0])
+    one = model.activations(item.pop('image')[None].to(device))
+    size = len(dataset) * (one.nbytes + sum(v.nbytes for v in item.values() if torch.is_tensor(v))) / 1e9
+    def computed():
+        items = []
+        for b in DataLoader(dataset, batch):
+            for i, a in enumerate(model.activations(b['image'].to(device)).cpu()):
+                items.append(dict(activations=a.clone(), **{k: b[k][i].clone() if torch.is_tensor(b[k]) else b[k][i] for k in ('fixations', 'density', 'id')}))
+        return Preloaded(items)
+    held = MEMORY.hold(size, computed)
+    return dataset if held is None else held
 
 # %% ../nbs/23_training.ipynb #c0a1b002
 def on_grid(

@@ -467,6 +467,16 @@ def test_a_full_disk_ends_no_process(tmp_path):
     sentence(e, tmp_path/'found.nc')
     assert not list(tmp_path.iterdir())
 
+def test_damaged_results_never_reach_hdf5(tmp_path, monkeypatch):
+    "It can crash over them, or read on for ever."
+    found = xr.Dataset(dict(a=('x', np.random.default_rng(0).random(90))))
+    path = write_arrays(found, tmp_path/'found.nc')
+    assert read_arrays(path).equals(found)
+    path.write_bytes(path.read_bytes().replace(b'\x89HDF', b'\x89HDG'))
+    monkeypatch.setattr(h5py, 'File', None)
+    with pytest.raises(DataError, match='not as it was written') as e: read_arrays(path)
+    sentence(e, path)
+
 @pytest.mark.parametrize('kind', WRITERS)
 def test_a_full_disk_is_a_sentence(tmp_path, kind):
     "What was there stays, and nothing half-written is left."
