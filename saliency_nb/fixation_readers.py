@@ -409,7 +409,8 @@ def csv_table(
     header = table_header(path, **style)
     found = named_columns(header, given)
     missing = [k for k in COLUMNS if k not in found and (k in ('image', 'x', 'y') or given.get(k))]
-    if header and missing:
+    if missing and not header: raw_table(path, header, found, style) # which says why it cannot be read
+    if missing:
         k, names = missing[0], ', '.join(header)
         raise DataError(f"{path}: no column '{given.get(k) or k}' among {names}; say what it is called here "
                         f"({k}='NAME') or what separates the columns (delimiter).", 'unreadable fixations')

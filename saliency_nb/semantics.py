@@ -692,7 +692,8 @@ def gathered_segments(
     names, frames, annotations = tables
     found, thin = {}, {}
     for a in annotations:
-        image = frames.get(a.get('image_id'), (f"{a.get('image_id')}",))[0]
+        try: image = frames[a['image_id']][0]
+        except (KeyError, TypeError): image = str(a.get('image_id'))[:60]
         with problems.caught(image):
             try:
                 size = frames[a['image_id']][1]
