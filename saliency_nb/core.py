@@ -9,10 +9,12 @@ __all__ = ['IMAGES', 'LEFT_BEHIND', 'LONGEST', 'MOST_PIXELS', 'FULL', 'DIGITS', 
            'whole_file', 'writable_folder', 'write_json', 'not_json', 'parsed_json', 'read_json', 'JsonFile',
            'read_table', 'write_arrays', 'read_arrays', 'fingerprint', 'fingerprint_files', 'fingerprint_code',
            'versions', 'git_revision', 'derived_seed', 'rng', 'available_memory', 'Budget', 'Scratch', 'Progress',
-           'duration']
+           'duration', 'read_each']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
-import codecs, errno, hashlib, io, json, os, re, shutil, subprocess, tempfile, threading, time, unicodedata, weakref, zlib
+import codecs, errno, hashlib, io, json, os, re, shutil, subprocess, tempfile, threading, time
+import unicodedata, weakref, zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -302,9 +304,11 @@ def read_arrays(
     "Read arrays back; raises `DataError` where the file is missing or broken."
     import h5py, xarray as xr
     path = existing_file(path, what)
-    content, sealed, digest = path.read_bytes().rpartition(SEAL)
+    content = path.read_bytes()
+    end = content.rfind(SEAL)
     try:
-        if sealed and hashlib.sha256(content).digest() != digest: raise ValueError('it is not as it was written')
+        if end >= 0 and hashlib.sha256(content[:end]).digest() != content[end + len(SEAL):]:
+            raise ValueError('it is not as it was written')
         with h5py.File(path) as file: # of what is none the libraries above would complain by themselves
             file.visititems(lambda name, item: dict(item.attrs))
             dict(file.attrs)
@@ -415,7 +419,9 @@ class Scratch:
     def __init__(self,
         folder, # on whose disk it lies
         length: int, # bytes of a piece
-    ): self.file, self.length = tempfile.TemporaryFile(dir=folder), length
+    ):
+        self.file = tempfile.TemporaryFile(dir=folder)
+        self.length = length
 
     def read(self,
         k: int, # number of a piece
@@ -462,3 +468,22 @@ def duration(
 ) -> str: # e.g. '40 s', '3 min'
     "A time to wait, in words."
     return f'{max(1, round(seconds))} s' if seconds < 90 else f'{round(seconds / 60)} min'
+
+# %% ../nbs/10_core.ipynb #25012258
+def read_each(
+    read, # function of one item
+    items: dict, # image id -> item, e.g. its file
+    problems: Problems, # collects what fails
+    kind: str = 'unreadable fixations', # of a fault that has none of its own
+) -> dict: # image id -> what was read, in the order of the items
+    "Read in parallel; an image whose reader raises `DataError` is a problem and is left out."
+    found, progress = {}, Progress('reading', len(items), 'files')
+    with ThreadPoolExecutor() as pool:
+        waiting = {i: pool.submit(read, item) for i, item in items.items()}
+        try:
+            for i in waiting:
+                progress.add()
+                with problems.caught(i, kind): found[i] = waiting[i].result()
+                waiting[i] = None # what was read and left out need not stay in memory
+        except DataError: pool.shutdown(cancel_futures=True); raise
+    return found

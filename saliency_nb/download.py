@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COCO', 'VG', 'OSIE', 'GQA', 'VG_IMAGES', 'SOURCES', 'ARCHIVES', 'SMALLEST', 'SWELLING', 'NO_ARCHIVE', 'Part',
            'Source', 'megabytes', 'listing', 'Resume', 'file_name', 'fetch', 'refuse_outsiders', 'refuse_bombs',
-           'extract', 'require_own_place', 'unpack', 'there', 'found_by_hand', 'require_space', 'chosen', 'download',
-           'got']
+           'refuse_encrypted', 'extract', 'not_an_archive', 'require_own_place', 'unpack', 'there', 'found_by_hand',
+           'require_space', 'chosen', 'download', 'got']
 
 # %% ../nbs/53_download.ipynb #556f5e05
 import errno, filecmp, lzma, os, shutil, tarfile, time, zipfile, zlib
@@ -179,6 +179,14 @@ def refuse_bombs(
     raise DataError(f'{archive}: would unpack to {megabytes(sum(sizes))}, more than {SWELLING} times its size; '
                     'nothing was unpacked, do not trust this archive.')
 
+def refuse_encrypted(
+    opened: zipfile.ZipFile, # the archive
+    archive: Path, # its path
+):
+    "Raise `DataError` where a password is needed."
+    if not any(m.flag_bits & 1 for m in opened.infolist()): return
+    raise DataError(f'{archive}: is encrypted; unpack it by hand, into {archive.parent}.')
+
 # %% ../nbs/53_download.ipynb #53a00003
 def extract(
     archive: Path, # .zip or .tar, compressed or not
@@ -191,8 +199,7 @@ def extract(
             with zipfile.ZipFile(archive) as z:
                 refuse_outsiders([n for n in z.namelist() if n], archive)
                 left = refuse_bombs([m.file_size for m in z.infolist()], archive, room)
-                if any(m.flag_bits & 1 for m in z.infolist()):
-                    raise DataError(f'{archive}: is encrypted; unpack it by hand, into {folder.parent}.')
+                refuse_encrypted(z, archive)
                 z.extractall(folder)
         else:
             with tarfile.open(archive) as t:
@@ -201,9 +208,16 @@ def extract(
                 t.extractall(folder, filter='data')
         return left
     except (*NO_ARCHIVE, OSError) as e:
-        if isinstance(e, OSError) and e.errno not in (None, errno.EINVAL): raise # of the disk
-        said = ' '.join(str(e).split())
-        raise DataError(f'{archive}: not a readable archive ({said}); remove it and fetch it again.') from None
+        raise not_an_archive(archive, e) from None
+
+def not_an_archive(
+    archive: Path, # that could not be unpacked
+    error: Exception, # why
+) -> Exception: # to be raised; that of a disk as it is
+    "The sentence for a broken archive."
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL): return error
+    said = ' '.join(str(error).split())
+    return DataError(f'{archive}: not a readable archive ({said}); remove it and fetch it again.')
 
 NO_ARCHIVE = zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError
 

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['FIXATION_COLUMNS', 'UNKNOWN', 'MOST_OUTSIDE', 'NOT_UNDERSTOOD', 'NOT_AN_IMAGE', 'OSIE_FRAME', 'OSIE_SIGMA', 'MEAN',
            'STD', 'SAVING', 'FixationSet', 'or_strict', 'inside', 'require_pixels', 'likely_reason', 'checked',
-           'image_faults', 'understood', 'read_each', 'files_by_id', 'image_files', 'without_image', 'image_size',
-           'decoded', 'assembled', 'positions', 'observers_table', 'map_points', 'picture_points', 'read_gaze',
-           'observer_gaze', 'read_salicon', 'image_gaze', 'json_releases', 'read_salicon_json', 'workers_gaze',
-           'read_osie', 'osie_eye', 'osie_mouse', 'osie_cursor', 'fixation_map', 'density', 'grid_sigma', 'load_map',
-           'eight_bit', 'load_rgb', 'normalised', 'resized_to', 'read_image', 'check_images', 'official_density',
-           'SaliencyDataset', 'split_ids']
+           'image_faults', 'understood', 'files_by_id', 'image_files', 'without_image', 'image_size', 'decoded',
+           'assembled', 'positions', 'observers_table', 'map_points', 'picture_points', 'read_gaze', 'observer_gaze',
+           'read_salicon', 'image_gaze', 'json_releases', 'read_salicon_json', 'workers_gaze', 'read_osie', 'osie_eye',
+           'osie_mouse', 'osie_cursor', 'fixation_map', 'density', 'grid_sigma', 'load_map', 'eight_bit', 'load_rgb',
+           'normalised', 'resized_to', 'read_image', 'check_images', 'official_density', 'SaliencyDataset', 'split_ids']
 
 # %% ../nbs/11_fixations.ipynb #2cdfe55a
 import copy, hashlib, shutil, threading
@@ -23,9 +22,9 @@ import cv2, numpy as np, pandas as pd, torch
 from PIL import Image
 from scipy.io.matlab import mat_struct
 from scipy.sparse import issparse
-from .core import (IMAGES, MOST_PIXELS, DataError, ParameterError, Problems, Progress, Scratch, existing_file,
+from .core import (IMAGES, MOST_PIXELS, DataError, ParameterError, Problems, Scratch, existing_file,
                               existing_folder, files_in, fingerprint, fingerprint_code, fingerprint_files, image_id,
-                              read_json, rng, stated_frame, whole_file)
+                              read_each, read_json, rng, stated_frame, whole_file)
 from .matlab import read_mat
 
 # %% ../nbs/11_fixations.ipynb #7ca38f24
@@ -181,24 +180,6 @@ def understood(
     try: yield
     except NOT_UNDERSTOOD as e:
         raise DataError(f"{path}: does not hold {what} ({type(e).__name__}: {e}); fetch or write it again.", kind) from None
-
-def read_each(
-    read, # function of one item
-    items: dict, # image id -> item, e.g. its file
-    problems: Problems, # collects what fails
-    kind: str = 'unreadable fixations', # of a fault that has none of its own
-) -> dict: # image id -> what was read, in the order of the items
-    "Read in parallel; an image whose reader raises `DataError` is a problem and is left out."
-    found, progress = {}, Progress('reading', len(items), 'files')
-    with ThreadPoolExecutor() as pool:
-        waiting = {i: pool.submit(read, item) for i, item in items.items()}
-        try:
-            for i in waiting:
-                progress.add()
-                with problems.caught(i, kind): found[i] = waiting[i].result()
-                waiting[i] = None # what was read and left out need not stay in memory
-        except DataError: pool.shutdown(cancel_futures=True); raise
-    return found
 
 # %% ../nbs/11_fixations.ipynb #104b71d2
 def files_by_id(
@@ -411,7 +392,8 @@ def read_salicon_json(
     content, own = read_json(files[0], 'SALICON fixations'), root/'images'/files[0].stem.removeprefix('fixations_')
     images = image_files(own if own.is_dir() else root/'images', problems)
     with understood(files[0], "SALICON's images and annotations"):
-        frames = {image_id(i['file_name']): (i['id'], stated_frame(i['height'], i['width'])) for i in content['images']}
+        def frame(i): return i['id'], stated_frame(i['height'], i['width'])
+        frames = {image_id(i['file_name']): frame(i) for i in content['images']}
         for a in content['annotations']: gaze.setdefault(a['image_id'], []).append(a)
     for i in sorted(set(frames) - set(images)): problems.add(f"{files[0]}: lists image {i}, which is not in {root/'images'}; add it.", i, 'fixations without image')
     if own.is_dir(): without_image(frames, images, files[0], 'image file', problems)
@@ -628,12 +610,12 @@ class SaliencyDataset(torch.utils.data.Dataset):
     def decoded_once(self,
         folder, # on whose disk it lies
     ): # SaliencyDataset
-        "The same dataset with a `Scratch` for decoded images; without where they would take more than half of what is free."
+        "The same with a `Scratch` for decoded images, unless they would take half of what is free or more."
         other, length = copy.copy(self), 3 * self.size[0] * self.size[1]
         if len(self) * length < shutil.disk_usage(folder).free / 2: other.scratch = Scratch(folder, length)
         return other
 
-    def __getstate__(self): return vars(self) | dict(scratch=None) # a process that is not forked decodes for itself
+    def __getstate__(self): return vars(self) | dict(scratch=None) # for processes that are not forked
 
     def __getitems__(self,
         indices, # of images

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['WORDS', 'TYPES', 'COUNTS', 'LEAST', 'MOST', 'WORKING', 'PLACES', 'APART', 'analysis_path', 'literal_path',
            'declared_parameters', 'analysis_parameters', 'whole_number', 'finite_number', 'texts', 'typed',
-           'check_range', 'checked_parameters', 'own_parameters', 'working_in', 'RunFolder', 'absolute_paths',
-           'relative_paths', 'told_apart', 'located', 'recorded_parameters']
+           'check_range', 'checked_parameters', 'own_parameters', 'epoch_numbers', 'working_in', 'RunFolder',
+           'absolute_paths', 'relative_paths', 'told_apart', 'whole_notebook', 'located', 'recorded_parameters']
 
 # %% ../nbs/56_folders.ipynb #56f00003
 import ast, fcntl, json, math, os, time
 from contextlib import contextmanager
 from pathlib import Path
-import numpy as np, papermill as pm
+import nbformat, numpy as np, papermill as pm
 from fastcore.basics import patch
 from . import core
 from .core import (DataError, ParameterError, fingerprint, fingerprint_code, versions, writable_folder,
@@ -123,6 +123,16 @@ def own_parameters(
 ) -> dict: # its parameters, checked
     "The parameters of a notebook that is being executed, whoever gave them."
     return checked_parameters(name, {k: values[k] for k in analysis_parameters(name)})
+
+# %% ../nbs/56_folders.ipynb #b83722d5
+def epoch_numbers(
+    text: str, # e.g. '0,2,5'; '' for none
+) -> tuple: # of numbers
+    "Epochs named in a parameter; raises `ParameterError` where one is no number."
+    try: found = tuple(sorted(int(e) for e in text.split(',') if e.strip()))
+    except ValueError: found = (-1,)
+    if not found or found[0] >= 0: return found
+    raise ParameterError(f"keep = '{text:.200}': give numbers of epochs separated by commas, such as 0,2,5.")
 
 # %% ../nbs/56_folders.ipynb #56f00020
 WORKING = set() # run folders in which this process is making something
@@ -305,6 +315,20 @@ def begin(self: RunFolder,
     if self.retrain and finished: (self.path/name/'training.json').unlink(missing_ok=True)
     self.record['stages'][name] = dict(inputs=inputs, begun=time.strftime('%Y-%m-%d %H:%M:%S'))
     self.note()
+
+# %% ../nbs/56_folders.ipynb #b066bedd
+def whole_notebook(
+    path, # .ipynb
+): # the notebook
+    "An executed notebook; raises `DataError` where it is half-written or something else."
+    try:
+        found = nbformat.read(path, 4)
+        nbformat.validate(found)
+    except Exception as e: # of nbformat, of jsonschema, and whatever a stranger's file comes upon
+        reason = str(e).strip().split('\n')[0]
+        raise DataError(f'{path}: not a whole notebook ({reason:.100}); remove it, and the same command '
+                        'makes it again.') from None
+    return found
 
 # %% ../nbs/56_folders.ipynb #56d00005
 def located(

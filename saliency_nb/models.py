@@ -103,9 +103,11 @@ def is_record(
     "Whether a record has its parts, each of its kind."
     if not isinstance(record, dict) or not {'parameters', 'stages'} <= record.keys(): return False
     places = record.get('places', {})
-    if not all(isinstance(part, dict) for part in (record['parameters'], record['stages'], places)): return False
+    parts = record['parameters'], record['stages'], places
+    if not all(isinstance(part, dict) for part in parts): return False
     if not all(isinstance(place, str) for place in places.values()): return False
-    def is_stage(s): return isinstance(s, dict) and all(isinstance(s.get(k, {}), dict) for k in ('inputs', 'sizes'))
+    def is_stage(s):
+        return isinstance(s, dict) and all(isinstance(s.get(k, {}), dict) for k in ('inputs', 'sizes'))
     return all(map(is_stage, record['stages'].values()))
 
 # %% ../nbs/27_models.ipynb #efb5ce8e

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY', 'JUDGED', 'UNITS', 'PLACED', 'UNNAMED', 'PEOPLE',
-           'NOTHING_COMPARED', 'KERNEL', 'OF_THE_SYSTEM', 'WIDGET', 'RunData', 'open_data', 'planted_weights',
-           'known_truth', 'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted',
-           'literal', 'reading_options', 'gathered', 'Analysis', 'chosen_device', 'host_options', 'network_shape',
-           'check_network', 'given_model', 'original_model', 'preset', 'epoch_numbers', 'same_pictures', 'exchanged',
-           'own_kernel', 'execute', 'shortened', 'escaped_markdown', 'page_exporter', 'whole_notebook', 'html_report',
-           'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
+           'NOTHING_COMPARED', 'KERNEL', 'OF_THE_SYSTEM', 'WIDGET', 'RunData', 'open_data', 'known_truth',
+           'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal',
+           'reading_options', 'gathered', 'Analysis', 'chosen_device', 'host_options', 'network_shape', 'check_network',
+           'given_model', 'original_model', 'preset', 'same_pictures', 'exchanged', 'own_kernel', 'execute',
+           'shortened', 'escaped_markdown', 'page_exporter', 'html_report', 'run', 'opened', 'prepared', 'family_of',
+           'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, gc, inspect, os, shlex, shutil, sys, tempfile
@@ -30,10 +30,11 @@ from .core import (MEMORY, CheckpointError, DataError, ParameterError, Problems,
                               existing_folder, fingerprint, fingerprint_files, read_arrays, read_json, read_table, rng,
                               whole_file, writable_folder, write_arrays, write_json)
 from .folders import (RunFolder, analysis_parameters, analysis_path, check_range, # noqa: F401
-                                 checked_parameters, declared_parameters, literal_path, located, own_parameters, # noqa: F401
-                                 record_of, recorded_parameters, typed)
+                                 checked_parameters, declared_parameters, epoch_numbers, literal_path, # noqa: F401
+                                 located, own_parameters, recorded_parameters, typed, whole_notebook) # noqa: F401
 from .fixations import (FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each,
-                                   split_ids, understood)
+                                   split_ids)
+from .world import planted_weights
 from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host, model_fingerprint
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
@@ -45,7 +46,7 @@ from .thresholds import reference_pass, sample_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
-from .models import load_model, load_plugin, require_plugin
+from .models import load_model, load_plugin, record_of, require_plugin
 from .predict import predict_files
 from .contributions import contributions as contribution_table
 from .uncertainty import contrast_effects, family_means
@@ -92,15 +93,6 @@ def open_data(
     if probe: return RunData(*sets, probe_regions(probe, min_images, problems), *NOTHING_KNOWN, problems)
     regions = scored_regions(path, val, min_images, problems) if region_layouts(path) else None
     return RunData(*sets, regions, *known_truth(path, regions, val), problems)
-
-def planted_weights(
-    path: Path, # truth.csv
-) -> pd.Series: # index: semantic
-    "Weights that were planted; raises `DataError` where the table holds something else."
-    with understood(path, 'the columns semantic (each once) and weight'):
-        weight = read_table(path).set_index('semantic').weight.astype(float)
-        if weight.index.has_duplicates: raise ValueError('a name stands there twice')
-        return weight
 
 def known_truth(
     path: Path, # folder of a data set
@@ -252,7 +244,8 @@ class Analysis:
         self.run = RunFolder(p.out, **vars(p)) # `retrain` is not recorded: it is meant once
         self.learned = self.found.learned_from()
         self.data = fingerprint(self.learned, self.found.val.fingerprint()) # of all images and fixations
-        self.made, self.memory, self.items = {}, {}, {}
+        self.made, self.memory = {}, {}
+        self.items = {} # images that a stage keeps
         MEMORY.allow(p.memory)
         self.guard()
 
@@ -399,18 +392,9 @@ def preset(
     narrow = dict(backbone='squeezenet1_0', features=64 if light else 128, n_bases=64 if light else 128)
     return narrow | size | dict(epochs=10, epochs2=4, lr=5e-4, lr2=5e-4, lr_every=7, batch=10)
 
-def epoch_numbers(
-    text: str, # e.g. '0,2,5'; '' for none
-) -> tuple: # of numbers
-    "Epochs named in a parameter; raises `ParameterError` where one is no number."
-    try: found = tuple(sorted(int(e) for e in text.split(',') if e.strip()))
-    except ValueError: found = (-1,)
-    if not found or found[0] >= 0: return found
-    raise ParameterError(f"keep = '{text:.200}': give numbers of epochs separated by commas, such as 0,2,5.")
-
 # %% ../nbs/56_runs.ipynb #aa6cec74
 CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training', 'fitting', 'dictionaries' # what a training depends on
-DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
+DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'outlines', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
 
 TRAINS = """{name}: host '{model}' of {plugin} is TRAINED here, from new weights or over those it brings along;
 to open a network that is trained already, as it is: saliency-nb fit {plugin} --data DATA --out RUN"""
@@ -984,19 +968,6 @@ def page_exporter() -> HTMLExporter:
     exporter = HTMLExporter(exclude_input=True, exclude_output_prompt=True, **no_network)
     exporter.register_filter('markdown2html', escaped_markdown)
     return exporter
-
-def whole_notebook(
-    path, # .ipynb
-): # the notebook
-    "An executed notebook; raises `DataError` where it is half-written or something else."
-    try:
-        found = nbformat.read(path, 4)
-        nbformat.validate(found)
-    except Exception as e: # of nbformat, of jsonschema, and whatever a stranger's file comes upon
-        reason = str(e).strip().split('\n')[0]
-        raise DataError(f'{path}: not a whole notebook ({reason:.100}); remove it, and the same command '
-                        'makes it again.') from None
-    return found
 
 def html_report(
     notebook, # executed notebook

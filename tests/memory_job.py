@@ -1,4 +1,4 @@
-"Train on many large images in a process of its own: memory_job.py FOLDER IMAGES GIGABYTES prints what it took."
+"Train on many large images in an own process: memory_job.py FOLDER IMAGES GIGABYTES prints what it took."
 import json, os, resource, sys
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -24,7 +24,8 @@ def many_images(folder, images):
         Image.fromarray(cells).resize(SIZE[::-1]).save(folder/f'{k}.jpg')
     for i in range(images): os.link(folder/f'{i % 20}.jpg', folder/f'images/{i:05d}.jpg')
     g = np.random.default_rng(0)
-    rows = dict(image=np.repeat([f'{i:05d}' for i in range(images)], 10), x=g.uniform(0, SIZE[1], 10 * images),
+    rows = dict(image=np.repeat([f'{i:05d}' for i in range(images)], 10),
+        x=g.uniform(0, SIZE[1], 10 * images),
                 y=g.uniform(0, SIZE[0], 10 * images))
     pd.DataFrame(rows).to_csv(folder/'fixations.csv', index=False)
     return folder

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from scipy.io import savemat
 from scipy.sparse import coo_matrix
 from saliency_nb.bases import build_model, load_checkpoint, read_recipe, save_checkpoint
-from saliency_nb.core import CheckpointError, DataError, JsonFile, ParameterError, SaliencyError, read_arrays, whole_file, write_arrays, write_json
+from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterError, SaliencyError, read_arrays,
+                              whole_file, write_arrays, write_json)
 from saliency_nb.dissection import read_dissection
 from saliency_nb.download import unpack
 from saliency_nb.figures import truth_figure
@@ -22,10 +23,12 @@ from saliency_nb.folders import recorded_parameters
 from saliency_nb.matlab import read_mat, read_old_mat
 from saliency_nb.hosts import classifier
 from saliency_nb.models import load_model, load_plugin, record_of
-from saliency_nb.runs import html_report, planted_weights
-from saliency_nb.semantics import mask_pixels, read_regions, segment_numbers, segment_rle
+from saliency_nb.runs import html_report
+from saliency_nb.outlines import segment_rle
+from saliency_nb.semantics import mask_pixels, read_regions, segment_numbers
 from saliency_nb.vocabulary import canonical, read_vocabulary
 from saliency_nb.weights import load_tensors, read_tensors, read_weights
+from saliency_nb.world import planted_weights
 
 def sentence(error, path):
     "One line that names the file."
@@ -216,7 +219,9 @@ def damaged(whole, g):
     span = len(whole) if g.random() < .5 else min(len(whole), 2_000) # headers are tried as often as contents
     at, length = g.integers(span), g.integers(1, 65)
     if kind == 1: return bytes(content[:at])
-    if kind == 2: return bytes(content[:at] + content[max(at - length, 0):at] * int(g.integers(1, 9)) + content[at:])
+    if kind == 2:
+        again = content[max(at - length, 0):at] * int(g.integers(1, 9))
+        return bytes(content[:at] + again + content[at:])
     if kind == 3 and (numbers := list(re.finditer(rb'[0-9]+(?:\.[0-9]+)?', whole[:20_000]))):
         number = numbers[g.integers(len(numbers))]
         huge = HUGE[g.integers(len(HUGE))]
@@ -224,19 +229,23 @@ def damaged(whole, g):
     for k in g.integers(span, size=g.integers(1, 9)): content[k] = g.integers(256)
     return bytes(content)
 
-HUGE = b'1e308', b'1e400', b'-1e308', b'9' * 400, b'9' * 5_000, b'2147483648', b'-1', b'0', b'NaN', b'18446744073709551616', b'null', b'[]', b'""'
+HUGE = b'1e308', b'1e400', b'-1e308', b'9' * 400, b'9' * 5_000, b'2147483648', b'-1', b'0', b'NaN', b'1' + b'0' * 20, b'null', b'[]', b'""'
 
 # JSON of any kind
 
-NESTED = dict(lists='[' * 200_000 + ']' * 200_000, objects='{"a":' * 200_000 + '1' + '}' * 200_000, digits='9' * 5_000)
-ANNOTATION = dict(image_id=1, category_id=1, iscrowd=0, area=1, id=1, bbox=[0, 0, 50, 50], segmentation=[[0, 0, 50, 0, 50, 50]])
-COCO = dict(images=[dict(id=1, file_name='a.jpg', height=96, width=128)], categories=[dict(id=1, name='dog')], annotations=[ANNOTATION])
+NESTED = dict(lists='[' * 200_000 + ']' * 200_000, objects='{"a":' * 200_000 + '1' + '}' * 200_000,
+    digits='9' * 5_000)
+ANNOTATION = dict(image_id=1, category_id=1, iscrowd=0, area=1, id=1, bbox=[0, 0, 50, 50],
+    segmentation=[[0, 0, 50, 0, 50, 50]])
+COCO = dict(images=[dict(id=1, file_name='a.jpg', height=96, width=128)],
+    categories=[dict(id=1, name='dog')], annotations=[ANNOTATION])
 BOX = dict(x=1, y=2, w=30, h=40, attributes=['brown'], object_id=3)
 GQA = dict(a=dict(width=128, height=96, objects={'7': dict(name='dog') | BOX}))
 VG = [dict(image_id='a', objects=[dict(names=['dog'], synsets=['dog.n.01']) | BOX])]
 GAZE = dict(images=[dict(id=1, file_name='a.jpg', height=96, width=128)],
             annotations=[dict(image_id=1, worker_id=k, fixations=[[10, 20], [30, 40]]) for k in range(3)])
-SCANPATHS = [dict(name='a.jpg', subject=k, task='cup', condition='present', split='train', X=[800, 900, 850], Y=[500, 400, 450], T=[100, 200, 150]) for k in range(3)]
+SCANPATHS = [dict(name='a.jpg', subject=k, task='cup', condition='present', split='train', X=[800, 900, 850],
+    Y=[500, 400, 450], T=[100, 200, 150]) for k in range(3)]
 
 def masked(path):
     options = dict(min_images=1) if path.name == 'scene_graphs.json' else {}
@@ -246,10 +255,12 @@ def masked(path):
 def in_folder(path): return read_fixations(path.parent)
 
 JSON = { # reader -> name of its file, what it holds, the reader
-    'coco': ('instances.json', COCO, masked), 'gqa': ('scene_graphs.json', GQA, masked), 'vg': ('scene_graphs.json', VG, masked),
+    'coco': ('instances.json', COCO, masked), 'gqa': ('scene_graphs.json', GQA, masked),
+        'vg': ('scene_graphs.json', VG, masked),
     'salicon': ('fixations_train.json', GAZE, lambda path: read_fixations(path.parent, split='train')),
     'scanpaths': ('scanpaths.json', SCANPATHS, in_folder),
-    'run': ('run.json', dict(parameters=dict(height=96, width=128, plugin=''), stages=dict(phase1=dict(inputs={}))), lambda path: recorded_parameters(path.parent)),
+    'run': ('run.json', dict(parameters=dict(height=96, width=128, plugin=''),
+    stages=dict(phase1=dict(inputs={}))), lambda path: recorded_parameters(path.parent)),
     'vocabulary': ('coco_idx.json', dict(dog=1), lambda path: read_vocabulary(path.parent)),
     'authors': ('result.json', [dict(dog=.5)], read_dissection)}
 
@@ -257,7 +268,8 @@ def beside(folder, name, content):
     "A file of JSON beside images/a.jpg."
     (folder/'images').mkdir(parents=True, exist_ok=True)
     Image.new('RGB', (128, 96), 'grey').save(folder/'images/a.jpg')
-    for more in ('filtered_vg_obj.json', 'filtered_vg_attr.json'): (folder/more).write_text('{}') if name == 'coco_idx.json' else None
+    if name == 'coco_idx.json':
+        for more in ('filtered_vg_obj.json', 'filtered_vg_attr.json'): (folder/more).write_text('{}')
     path = folder/name
     path.write_text(content) if isinstance(content, str) else path.write_text(json.dumps(content))
     return path
@@ -268,11 +280,13 @@ def test_json_without_end(tmp_path, kind, form):
     "As the whole file, and in place of a value."
     name, content, read = JSON[kind]
     text = json.dumps(content)
-    inner = text.replace('"dog"', NESTED[form]).replace('96', NESTED[form]) if kind != 'scanpaths' else text.replace('800', NESTED[form])
+    inner = text.replace('"dog"', NESTED[form]).replace('96',
+        NESTED[form]) if kind != 'scanpaths' else text.replace('800', NESTED[form])
     for hostile in (NESTED[form], inner):
         path = beside(tmp_path, name, hostile)
         with pytest.raises(DataError) as e: read(path)
-        assert str(path.parent) in str(e.value) and len(str(e.value)) < 1_000 and len(str(e.value).splitlines()) == 1
+        said = str(e.value)
+        assert str(path.parent) in said and len(said) < 1_000 and len(said.splitlines()) == 1
 
 def test_brackets_in_names_are_no_depth(tmp_path):
     "Names may hold what looks like depth, and what looks like the end of a text."
@@ -323,14 +337,17 @@ def test_infinite_resolutions(tmp_path):
         Image.new('RGB', (128, 96)).save(root/'images/train/a.jpg')
         gaze_file(root/'fixations/train/a.mat')
         mat = read_mat(root/'fixations/train/a.mat')
-        savemat(root/'fixations/train/a.mat', dict(gaze=np.zeros(1, [('fixations', object)]), resolution=np.array([side, 128.])))
+        savemat(root/'fixations/train/a.mat', dict(gaze=np.zeros(1, [('fixations', object)]),
+            resolution=np.array([side, 128.])))
         assert len(mat['gaze']) == 3
         with pytest.raises(DataError) as e: read_fixations(root)
         assert 'a.mat' in sentence(e, root)
 
 @pytest.mark.parametrize('segment', [
-    [[0., 0] + [0., 90, 120, 90, 120, 0] * 9_000], [[0, 0, float('nan'), 0, 5, 5]], dict(size=[96, 128], counts='o' * 500),
-    dict(size=[96, 128], counts='Z' * 9 + 'o'), dict(size=[96, 128], counts='\x7f' * 9), dict(size=[96, 128], counts=[1e308]),
+    [[0., 0] + [0., 90, 120, 90, 120, 0] * 9_000], [[0, 0, float('nan'), 0, 5, 5]],
+    dict(size=[96, 128], counts='o' * 500),
+    dict(size=[96, 128], counts='Z' * 9 + 'o'), dict(size=[96, 128], counts='\x7f' * 9),
+    dict(size=[96, 128], counts=[1e308]),
     dict(size=[96, 128], counts=[None]), dict(size=[96, 128], counts={}), dict(size=5, counts=[1])],
     ids=['outline', 'nan', 'continued', 'torn', 'letters', 'large', 'none', 'object', 'size'])
 def test_segments_that_would_harm_pycocotools(segment):
@@ -338,8 +355,10 @@ def test_segments_that_would_harm_pycocotools(segment):
 
 # Files of other kinds
 
-HELD = dict(list=dict(state_dict=[1, 2]), lists=dict(state_dict=dict(a=[1])), tensor=torch.ones(3), numbers={1: torch.ones(1)},
-            note=dict(state_dict=dict(a=torch.ones(1)), saliency_nb=[1]), callbacks=dict(state_dict=dict(a=torch.ones(1)), callbacks=[3]))
+HELD = dict(list=dict(state_dict=[1, 2]), lists=dict(state_dict=dict(a=[1])), tensor=torch.ones(3),
+    numbers={1: torch.ones(1)},
+            note=dict(state_dict=dict(a=torch.ones(1)), saliency_nb=[1]),
+            callbacks=dict(state_dict=dict(a=torch.ones(1)), callbacks=[3]))
 
 @pytest.mark.parametrize('kind', HELD)
 def test_checkpoints_of_odd_contents(tmp_path, kind):
@@ -348,7 +367,8 @@ def test_checkpoints_of_odd_contents(tmp_path, kind):
     with pytest.raises(CheckpointError) as e: load_checkpoint(path)
     sentence(e, path)
 
-PLUGINS = dict(syntax='def (', nul='\0', deep='(' * 5_000, leaves='import sys\nsys.exit(3)', lines='raise ValueError("a\\nb")',
+PLUGINS = dict(syntax='def (', nul='\0', deep='(' * 5_000, leaves='import sys\nsys.exit(3)',
+    lines='raise ValueError("a\\nb")',
                endless='def f(): f()\nf()', own='class E(BaseException): pass\nraise E')
 
 @pytest.mark.parametrize('kind', PLUGINS)
@@ -370,15 +390,18 @@ def test_records_of_odd_contents(tmp_path, kind):
         with pytest.raises(DataError, match='not the record of a run') as e: read(tmp_path)
         sentence(e, path)
 
-@pytest.mark.parametrize('known', [dict(height='x'), dict(height=float('inf')), dict(width=[3]), dict(height=None)], ids=str)
+@pytest.mark.parametrize('known', [dict(height='x'), dict(height=float('inf')), dict(width=[3]),
+    dict(height=None)], ids=str)
 def test_records_of_odd_parameters(tmp_path, known):
     write_json(dict(parameters=dict(width=128) | known, stages={}), tmp_path/'run.json')
     for read in (recorded_parameters, load_model):
         with pytest.raises(DataError) as e: read(tmp_path)
         sentence(e, tmp_path/'run.json')
 
-CELLS = dict(half='{"cells": [{"cell_type": "ma', empty='', nested='[' * 200_000, list='[]', number='{"cells": [3], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
-             other='{"cells": [], "nbformat": 99, "nbformat_minor": 5, "metadata": {}}', lost='{"cells": [{}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}')
+CELLS = dict(half='{"cells": [{"cell_type": "ma', empty='', nested='[' * 200_000, list='[]',
+    number='{"cells": [3], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+             other='{"cells": [], "nbformat": 99, "nbformat_minor": 5, "metadata": {}}',
+             lost='{"cells": [{}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}')
 
 @pytest.mark.parametrize('kind', CELLS)
 def test_half_written_notebooks(tmp_path, kind):
@@ -387,7 +410,8 @@ def test_half_written_notebooks(tmp_path, kind):
     with pytest.raises(DataError, match='not a whole notebook') as e: html_report(path)
     sentence(e, path)
 
-@pytest.mark.parametrize('text', ['', 'semantic\ndog\n', 'a,b\n1,2\n', 'semantic,weight\ndog,much\n', 'semantic,weight\ndog,1\ndog,2\n'])
+@pytest.mark.parametrize('text', ['', 'semantic\ndog\n', 'a,b\n1,2\n', 'semantic,weight\ndog,much\n',
+    'semantic,weight\ndog,1\ndog,2\n'])
 def test_odd_tables_of_truth(tmp_path, text):
     path = tmp_path/'truth.csv'
     path.write_text(text)
@@ -397,13 +421,15 @@ def test_odd_tables_of_truth(tmp_path, text):
 @pytest.mark.parametrize('shared', [1, 2])
 def test_few_names_of_which_the_truth_is_known(shared):
     names = ['costs $5 or $6', '$\\frac{', 'dog']
-    table = pd.DataFrame(dict(semantic=names, contrast=[.1, .2, .3], low=0., high=1., q_value=.5, category='other', n_images=20))
+    table = pd.DataFrame(dict(semantic=names, contrast=[.1, .2, .3], low=0., high=1., q_value=.5,
+        category='other', n_images=20))
     figure = truth_figure(table, pd.Series(dict.fromkeys(names[:shared], 1.)))
     figure.canvas.draw()
     plt.close(figure)
 
 def test_names_hold_no_control_characters():
-    assert canonical('bell\x07ring\x00') == 'bell_ring' and canonical('half\ud800') == 'half' and canonical('क्‍ष') == 'क्‍ष'
+    assert canonical('bell\x07ring\x00') == 'bell_ring' and canonical('half\ud800') == 'half'
+    assert canonical('क्‍ष') == 'क्‍ष'
 
 # Archives
 
@@ -455,15 +481,19 @@ def full_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         sys.dont_write_bytecode = compiled
 
-WRITERS = dict(text=lambda part: part.write_text('x' * 50_000), array=lambda part: np.save(part, np.ones(9_000)),
-               safetensors=lambda part: save_file(dict(a=torch.ones(9_000)), part), torch=lambda part: torch.save(torch.ones(9_000), part),
+WRITERS = dict(text=lambda part: part.write_text('x' * 50_000),
+    array=lambda part: np.save(part, np.ones(9_000)),
+               safetensors=lambda part: save_file(dict(a=torch.ones(9_000)), part),
+               torch=lambda part: torch.save(torch.ones(9_000), part),
                table=lambda part: pd.DataFrame(np.ones((9_000, 3))).to_csv(part),
-               picture=lambda part: Image.fromarray(np.random.default_rng(0).integers(256, size=(200, 200), dtype=np.uint8)).save(part))
+               picture=lambda part: Image.fromarray(np.random.default_rng(0).integers(256, size=(200, 200),
+               dtype=np.uint8)).save(part))
 
 def test_a_full_disk_ends_no_process(tmp_path):
     "HDF5 itself would crash where its file cannot be written to its end."
     found = xr.Dataset(dict(a=('x', np.random.default_rng(0).random(9_000))))
-    with full_disk(), pytest.raises(DataError, match='the disk is full') as e: write_arrays(found, tmp_path/'found.nc')
+    with full_disk(), pytest.raises(DataError, match='the disk is full') as e: write_arrays(found,
+        tmp_path/'found.nc')
     sentence(e, tmp_path/'found.nc')
     assert not list(tmp_path.iterdir())
 
@@ -504,7 +534,8 @@ def json_reader(folder, kind):
     return Reader(beside(folder, name, content), read)
 
 def panoptic_reader(folder, damaged_part):
-    segments = dict(image_id=1, file_name='a.png', segments_info=[dict(id=7, category_id=1), dict(id=300, category_id=1)])
+    segments = dict(image_id=1, file_name='a.png', segments_info=[dict(id=7, category_id=1), dict(id=300,
+        category_id=1)])
     path = beside(folder, 'panoptic.json', COCO | dict(annotations=[segments]))
     (folder/'panoptic').mkdir()
     pixels = np.zeros((96, 128, 3), np.uint8)
@@ -514,8 +545,8 @@ def panoptic_reader(folder, damaged_part):
 
 def table_reader(folder, encoding):
     beside(folder, 'unused', '')
-    lines = ['image,observer,x,y,t,duration'] + [f'a,{k % 3},{k * 4}.5,{k * 3}.25,{k * 100},{90 + k}' for k in range(25)]
-    (folder/'fixations.csv').write_text('\n'.join(lines), encoding=encoding)
+    rows = [f'a,{k % 3},{k * 4}.5,{k * 3}.25,{k * 100},{90 + k}' for k in range(25)]
+    (folder/'fixations.csv').write_text('\n'.join(['image,observer,x,y,t,duration', *rows]), encoding=encoding)
     return Reader(folder/'fixations.csv', in_folder)
 
 def osie_reader(folder):
@@ -545,7 +576,8 @@ def pysaliency_reader(folder):
         f['filenames'], f['shapes'] = np.array(['images/a.jpg'], 'S'), np.array([[96, 128, 3]])
     with h5py.File(folder/'fixations.hdf5', 'w') as f:
         f.attrs['type'] = 'Fixations'
-        for k, v in dict(x=np.arange(20.), y=np.arange(20.), n=np.zeros(20, int), t=np.arange(20.), subject=np.arange(20) % 3).items(): f[k] = v
+        for k, v in dict(x=np.arange(20.), y=np.arange(20.), n=np.zeros(20, int), t=np.arange(20.),
+            subject=np.arange(20) % 3).items(): f[k] = v
     return Reader(folder/'fixations.hdf5', in_folder)
 
 def safetensors_reader(folder):
@@ -561,16 +593,20 @@ def pickled_reader(folder):
     return Reader(folder/'model.pth', read_tensors)
 
 def arrays_reader(folder):
-    found = xr.Dataset(dict(iou=(('basis', 'semantic'), np.random.default_rng(0).random((4, 6))), count=('semantic', np.arange(6))),
+    found = xr.Dataset(dict(iou=(('basis', 'semantic'), np.random.default_rng(0).random((4, 6))),
+        count=('semantic', np.arange(6))),
                        dict(semantic=list('abcdef')), dict(tau=1.))
     return Reader(write_arrays(found, folder/'alignment.nc'), read_arrays)
 
-READS = {f'image {ending}': partial(picture_reader, mode='RGB', ending=ending, read=load_rgb) for ending in ('.jpg', '.png', '.bmp', '.tif', '.webp')}
-READS |= dict(mask=partial(picture_reader, mode='L', ending='.png', read=mask_pixels), map=partial(picture_reader, mode='L', ending='.png', read=load_map))
+READS = {f'image {ending}': partial(picture_reader, mode='RGB', ending=ending,
+    read=load_rgb) for ending in ('.jpg', '.png', '.bmp', '.tif', '.webp')}
+READS |= dict(mask=partial(picture_reader, mode='L', ending='.png', read=mask_pixels),
+    map=partial(picture_reader, mode='L', ending='.png', read=load_map))
 READS |= {f'json {kind}': partial(json_reader, kind=kind) for kind in JSON}
 READS |= {f'panoptic {part}': partial(panoptic_reader, damaged_part=part) for part in ('png', 'json')}
 READS |= {f'table {encoding}': partial(table_reader, encoding=encoding) for encoding in ('utf-8', 'utf-16')}
-READS |= dict(osie=osie_reader, salicon=salicon_reader, pysaliency=pysaliency_reader, safetensors=safetensors_reader, pickled=pickled_reader, arrays=arrays_reader)
+READS |= dict(osie=osie_reader, salicon=salicon_reader, pysaliency=pysaliency_reader,
+    safetensors=safetensors_reader, pickled=pickled_reader, arrays=arrays_reader)
 
 @pytest.mark.parametrize('kind', READS)
 def test_damaged_files_of_every_kind(tmp_path, kind):

