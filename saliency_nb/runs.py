@@ -23,6 +23,7 @@ from fastcore.basics import patch
 from ipykernel.kernelspec import write_kernel_spec
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from torch.utils.data import Subset
 from .core import (MEMORY, CheckpointError, DataError, ParameterError, Problems, SaliencyError,
@@ -940,6 +941,9 @@ def execute(
         if e.ename in OF_THE_SYSTEM:
             raise SaliencyError(f'{notebook}: {e.evalue}; look at this path and at the room that is left.') from None
         raise
+    except DeadKernelError:
+        raise SaliencyError(f'{notebook}: its kernel was ended, perhaps for want of memory; the same command goes on '
+                            'from what is finished.') from None
     return html_report(notebook)
 
 def shortened(

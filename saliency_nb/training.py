@@ -397,6 +397,10 @@ def train(
     try:
         with quiet(): run.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
     except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
+    except RuntimeError as e:
+        if 'DataLoader worker' not in str(e): raise
+        raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for want of memory; '
+                             'give fewer.') from None
     return load_checkpoint(out/'best.safetensors', model.host)
 
 # %% ../nbs/23_training.ipynb #b4ff219a

@@ -1,14 +1,16 @@
 "Memory: one budget for all that could be read again, released after each stage; the rest lies on the disk."
-import gc, json, os, subprocess, sys
+import gc, json, os, signal, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 import pandas as pd, pytest, torch
+from nbclient.exceptions import DeadKernelError
 from nightly import NIGHTLY, noted
-from saliency_nb import fixations
-from saliency_nb.core import MEMORY
+from saliency_nb import fixations, runs
+from saliency_nb.bases import build_model
+from saliency_nb.core import MEMORY, ParameterError, SaliencyError
 from saliency_nb.fixations import SaliencyDataset, read_salicon
 from saliency_nb.runs import Analysis
-from saliency_nb.training import Preloaded, memory, preloaded
+from saliency_nb.training import Preloaded, memory, preloaded, train
 from saliency_nb.world import make_world
 from test_hostile import full_disk
 
@@ -94,3 +96,21 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     noted(f'training on {images} images of 480 x 640', **found)
     assert found['peak'] < (8 if NIGHTLY else found['before'] + .9)
+
+class Ending(torch.utils.data.Dataset):
+    "Images whose worker is ended over one of them."
+    def __init__(self, images): self.images, self.first = images, os.getpid()
+    def __len__(self): return len(self.images)
+    def __getitem__(self, i):
+        if i == 3 and os.getpid() != self.first: os.kill(os.getpid(), signal.SIGKILL)
+        return self.images[i]
+
+def test_a_worker_that_is_ended_is_a_sentence(images, tmp_path):
+    model = build_model('dinet', backbone='squeezenet1_0', n_bases=4, width=8)
+    with pytest.raises(ParameterError, match='workers = 1.*was ended'):
+        train(model, Ending(images), images, tmp_path, epochs=1, batch=2, workers=1, trainer=dict(accelerator='cpu'))
+
+def test_a_kernel_that_is_ended_is_a_sentence(tmp_path, monkeypatch):
+    def ended(*args, **options): raise DeadKernelError('Kernel died')
+    monkeypatch.setattr(runs.pm, 'execute_notebook', ended)
+    with pytest.raises(SaliencyError, match='its kernel was ended'): runs.execute('model', tmp_path, data='somewhere')
