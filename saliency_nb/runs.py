@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY', 'JUDGED', 'UNITS', 'PLACED', 'UNNAMED', 'PEOPLE',
-           'NOTHING_COMPARED', 'KERNEL', 'OF_THE_SYSTEM', 'WIDGET', 'RunData', 'open_data', 'known_truth',
+           'NOTHING_COMPARED', 'KERNEL', 'WIDGET', 'OF_THE_SYSTEM', 'RunData', 'open_data', 'known_truth',
            'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal',
            'reading_options', 'gathered', 'Analysis', 'chosen_device', 'host_options', 'network_shape', 'check_network',
            'given_model', 'original_model', 'preset', 'same_pictures', 'exchanged', 'own_kernel', 'execute',
-           'shortened', 'escaped_markdown', 'page_exporter', 'html_report', 'run', 'opened', 'prepared', 'family_of',
-           'results_of', 'family_summary']
+           'shortened', 'escaped_markdown', 'page_exporter', 'html_report', 'of_kernel', 'run', 'opened', 'prepared',
+           'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, gc, inspect, os, shlex, shutil, sys, tempfile
@@ -918,8 +918,6 @@ def own_kernel():
             if before: os.environ['JUPYTER_PATH'] = before
 
 # %% ../nbs/56_runs.ipynb #7a4eebff
-OF_THE_SYSTEM = 'OSError', 'PermissionError', 'FileNotFoundError', 'MemoryError', 'OutOfMemoryError' # errors
-
 def execute(
     name: str, # of the analysis
     folder, # for the executed notebook and its HTML
@@ -936,14 +934,7 @@ def execute(
             source, target = map(literal_path, (shortened(analysis_path(name), without, place), notebook))
             pm.execute_notebook(source, target, {k: known[k] for k in parameters}, cwd=os.getcwd(), kernel_name=KERNEL,
                                 progress_bar=False, stdout_file=shown, extra_arguments=['--log-level=50'])
-    except PapermillExecutionError as e:
-        if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
-        if e.ename in OF_THE_SYSTEM:
-            raise SaliencyError(f'{notebook}: {e.evalue}; look at this path and at the room that is left.') from None
-        raise
-    except DeadKernelError:
-        raise SaliencyError(f'{notebook}: its kernel was ended, perhaps for want of memory; the same command goes on '
-                            'from what is finished.') from None
+    except (PapermillExecutionError, DeadKernelError) as e: raise of_kernel(e, notebook) from None
     return html_report(notebook)
 
 def shortened(
@@ -985,6 +976,20 @@ def html_report(
     page, _ = page_exporter().from_notebook_node(nb)
     with whole_file(Path(notebook).with_suffix('.html')) as part: part.write_text(page, encoding='utf-8')
     return Path(notebook).with_suffix('.html')
+
+OF_THE_SYSTEM = 'OSError', 'PermissionError', 'FileNotFoundError', 'MemoryError', 'OutOfMemoryError' # errors
+
+def of_kernel(
+    error: Exception, # of papermill
+    notebook: Path, # that was being executed
+) -> Exception: # to be raised; one that nobody foresaw as it is
+    "What ended a notebook, as a sentence where it is one of the user's, of the disk or of the memory."
+    if isinstance(error, DeadKernelError):
+        return SaliencyError(f'{notebook}: its kernel was ended, perhaps for want of memory; the same command '
+                             'goes on from what is finished.')
+    if error.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: return SaliencyError(error.evalue)
+    if error.ename not in OF_THE_SYSTEM: return error
+    return SaliencyError(f'{notebook}: {error.evalue}; look at this path and at the room that is left.')
 
 # %% ../nbs/56_runs.ipynb #b84b69e8
 def run(

@@ -7,9 +7,9 @@ __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'P
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
            'evaluate', 'device_of', 'mean_scores', 'told', 'History', 'train', 'resumable', 'keep_last',
-           'lightning_trainer', 'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps',
-           'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images',
-           'know_position']
+           'lightning_trainer', 'check_normalisation', 'quiet', 'ended_well', 'with_activations', 'on_grid',
+           'logit_maps', 'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others',
+           'Images', 'know_position']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -394,13 +394,8 @@ def train(
     if last: order.epoch, order.start = torch.load(last, weights_only=True, mmap=True)['callbacks']['History']['position']
     loader = DataLoader(train_set, batch, sampler=order, num_workers=workers, persistent_workers=workers > 0)
     if compile: model.compile()
-    try:
-        with quiet(): run.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
-    except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
-    except RuntimeError as e:
-        if 'DataLoader worker' not in str(e): raise
-        raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for want of memory; '
-                             'give fewer.') from None
+    with quiet(), ended_well(workers):
+        run.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
     return load_checkpoint(out/'best.safetensors', model.host)
 
 # %% ../nbs/23_training.ipynb #b4ff219a
@@ -458,6 +453,18 @@ class quiet:
     def __exit__(self, *error):
         for log, level in zip(self.logs, self.levels): log.setLevel(level)
         return self.warn.__exit__(*error)
+
+@contextmanager
+def ended_well(
+    workers: int, # processes that decode images
+):
+    "Within it, a training that is ended from outside says so as other commands do."
+    try: yield
+    except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
+    except RuntimeError as e:
+        if 'DataLoader worker' not in str(e): raise
+        raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for want '
+                             'of memory; give fewer.') from None
 
 # %% ../nbs/23_training.ipynb #dde8e732
 @torch.no_grad()
