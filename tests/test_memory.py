@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pandas as pd, pytest, torch
 from nbclient.exceptions import DeadKernelError
 from nightly import NIGHTLY, noted
-from saliency_nb import fixations, runs
+from saliency_nb import dictionaries, fixations, runs
 from saliency_nb.bases import build_model
 from saliency_nb.core import MEMORY, ParameterError, SaliencyError
 from saliency_nb.fixations import SaliencyDataset, read_salicon
@@ -114,3 +114,8 @@ def test_a_kernel_that_is_ended_is_a_sentence(tmp_path, monkeypatch):
     def ended(*args, **options): raise DeadKernelError('Kernel died')
     monkeypatch.setattr(runs.pm, 'execute_notebook', ended)
     with pytest.raises(SaliencyError, match='its kernel was ended'): runs.execute('model', tmp_path, data='somewhere')
+
+def test_places_that_a_dictionary_is_fitted_to_are_bounded(monkeypatch):
+    monkeypatch.setattr(dictionaries, 'MOST_PLACES', 100)
+    items = [dict(features=torch.rand(3, 4, 5))] * 10
+    assert len(dictionaries.sampled_places(items)) == 100 and len(dictionaries.sampled_places(items, 6)) == 60
