@@ -67,11 +67,12 @@ docs: .venv/.docs docs/_static/embed-amd.js
 	sphinx-build -q -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
-# versions of runtime and development requirements, one resolution for all platforms; no index address in the file. Without
+# versions and hashes of runtime and development requirements, one resolution for all platforms; no index address in the file. Without
 # rfc3987-syntax, an optional check of addresses that spends 4 CPU seconds at the start of every process that imports Jupyter
 lock: $(READY)
 	$(UV) pip compile -q --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-package rfc3987-syntax --no-emit-package lark \
-	  --upgrade setup.py --extra dev -o requirements.lock
+	  --generate-hashes --upgrade setup.py --extra dev -o requirements.lock
+	python tools/licences.py
 
 # what only the site needs: Sphinx and its theme from PyPI, the widget scripts from npm
 .venv/.docs: $(READY)
@@ -85,8 +86,9 @@ docs/_static/embed-amd.js:
 
 $(READY): requirements.lock setup.py settings.ini pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock uv
-	$(UV) pip install -q --no-deps -r requirements.lock
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	$(UV) pip install -q --no-deps --require-hashes -r requirements.lock
 	$(UV) pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 

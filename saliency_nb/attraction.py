@@ -8,13 +8,14 @@ __all__ = ['GRID', 'shared_images', 'named_images', 'attraction', 'attraction_fi
 # %% ../nbs/57_attraction.ipynb #d65ed1e0
 import os
 from pathlib import Path
-import numpy as np, pandas as pd
+import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
-from .core import DataError, Problems, whole_file, writable_folder
+from .core import DataError, Problems, whole_file, writable_folder, write_arrays
 from .fixations import FixationSet
 from .semantics import Regions, graph_options, read_regions
 from .chance import FEWEST
 from .contributions import both_ends
+from .figures import PLAIN
 from .people import count_objects, effect_intervals, fit_counts, lost_bits, people_maps, seen_by_all
 from .predict import best_split
 
@@ -59,6 +60,7 @@ def attraction(
     return table.sort_values('effect', ascending=False), fit
 
 # %% ../nbs/57_attraction.ipynb #cc6a748b
+@mpl.rc_context(PLAIN)
 def attraction_figure(
     table: pd.DataFrame, # from `attraction`
     most: int = 30, # names
@@ -106,7 +108,7 @@ def people_files(
     seen, regions = named_images(data, fixations, min_images, probe)
     table, fit = attraction(seen, regions)
     with whole_file(out/'people.csv') as part: table.to_csv(part)
-    with whole_file(out/'people.nc') as part: fit.to_netcdf(part, engine='h5netcdf')
+    write_arrays(fit, out/'people.nc')
     with whole_file(out/'people.png') as part: attraction_figure(table).savefig(part, dpi=150)
     print(in_words(table, len(seen)))
     print(f'written: {out/"people.csv"}, people.nc, people.png')

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from .core import CheckpointError, ParameterError, whole_file
+from .core import CheckpointError, DataError, ParameterError, parsed_json, whole_file
 from .weights import load_tensors, read_weights, state_dict_in, unwrapped
 from .hosts import Backbone, build_host, conv, resized
 
@@ -459,8 +459,8 @@ def read_recipe(
     if text is None and 'History' in (held.get('callbacks') or {}):
         raise CheckpointError(f"{path}: written by an earlier version, which did not note how the model is built; give the best.safetensors beside it.")
     if text is None: raise CheckpointError(f"{path}: neither a checkpoint of saliency_nb nor one of the authors' models; give a file that a training wrote.")
-    try: recipe = json.loads(text)
-    except (ValueError, TypeError, RecursionError): recipe = None
+    try: recipe = parsed_json(text, path)
+    except (DataError, TypeError): recipe = None
     if not is_recipe(recipe): raise CheckpointError(f"{path}: its note of how the model is built is broken; give a file that a training wrote.")
     return recipe
 
@@ -475,6 +475,12 @@ def load_checkpoint(
     recipe = read_recipe(held, path)
     if host is None and 'host' not in recipe: raise CheckpointError(f"{path}: its host is not a registered one; pass `host=`.")
     shape = {k: recipe[k] for k in ('n_bases', 'phase', 'upsampling')}
-    model = build_model(recipe['host'], **shape, **recipe.get('options', {})) if host is None else assembled(host, **shape)
+    try:
+        if host is None: model = build_model(recipe['host'], **shape, **recipe.get('options', {}))
+        else: model = assembled(host, **shape)
+    except (AttributeError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        said = ' '.join(str(e).split())
+        raise CheckpointError(f'{path}: no model can be built from its note ({said}); '
+                              'give a file that a training wrote.') from None
     if 'host' in recipe: model.recipe = {k: recipe[k] for k in ('host', 'options') if k in recipe}
     return load_tensors(model, tensors, path).eval()

@@ -11,7 +11,7 @@ __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'FITTED', 'QUIE
            'named_run', 'source_of', 'given', 'given_data', 'fit_options', 'fit', 'run_options', 'run_models',
            'family_parameters', 'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage',
            'compare_options', 'compare', 'run_option', 'report_options', 'report', 'explore_options', 'explore',
-           'parser', 'stoppable', 'main']
+           'parser', 'stoppable', 'refuse', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, signal, subprocess, sys, threading
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from . import __version__
-from .core import DataError, ParameterError, SaliencyError, existing_file, writable_folder
+from .core import FULL, DataError, ParameterError, SaliencyError, existing_file, writable_folder
 
 # %% ../nbs/59_cli.ipynb #afd8f665
 class Parser(argparse.ArgumentParser):
@@ -555,23 +555,31 @@ def stoppable(): # yields the signals that have come
     try: yield came
     finally: signal.signal(signal.SIGTERM, before)
 
+def refuse(
+    sentence, # that says why
+):
+    "Print why a command ends; what a terminal would obey, and names without end, are left out."
+    shown = ''.join(c if c.isprintable() else '?' for c in str(sentence))
+    if len(shown) > 2_000: shown = f'{shown[:1_000]} ... {shown[-1_000:]}'
+    print(f'saliency-nb: {shown}', file=sys.stderr)
+
 def main(
     arguments: list | None = None, # None: those of the process
 ) -> int: # exit code
     "Entry point of `saliency-nb`."
-    def refused(sentence): print(f'saliency-nb: {sentence}', file=sys.stderr)
     stops = []
     try:
         args = parser().parse_args(arguments)
         with stoppable() as stops: args.do(args)
     except SaliencyError as e:
-        refused(e)
+        refuse(e)
         return 1
     except OSError as e:
-        refused(f"{e.filename or 'a file'}: {e.strerror or e}; look at this path and its permissions.")
+        remedy = 'make room on the disk' if e.errno in FULL else 'look at this path and its permissions'
+        refuse(f"{e.filename or 'a file'}: {e.strerror or e}; {remedy}.")
         return 1
     except KeyboardInterrupt:
-        refused(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')
+        refuse(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')
         return 143 if stops else 130
     return 0
 

@@ -197,8 +197,8 @@ def effect_columns(alignment, adjustment) -> list: # tables, index: semantic
     if 'fold_contrast' in alignment: found.append(columns(contrast_effect(alignment), 'contrast'))
     if 'fold_elsewhere' in alignment: found.append(columns(local_effect(alignment), 'local', 'local_'))
     if 'fold_position' in alignment:
-        position = contrast_effect(alignment, 'fold_position').effect.to_series()
-        found.append(position.to_frame('position'))
+        position = contrast_effect(alignment, 'fold_position')
+        found.append(position.effect.where(position['count'] > 0).to_series().to_frame('position'))
     if adjustment is None: return found
     names, group = adjustment.semantic.values, adjustment.group.values
     alike = (group[:, None] == group) & (group >= 0) & ~np.eye(len(names), dtype=bool)

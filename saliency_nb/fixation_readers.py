@@ -22,10 +22,10 @@ from pathlib import Path
 from types import SimpleNamespace
 import h5py, ijson, numpy as np, pandas as pd
 from PIL import Image
-from .core import (IMAGES, DataError, ParameterError, Problems, existing_file, existing_folder, files_in, fingerprint_files,
-                              folders_in, image_id, open_json, read_json, whole_file)
+from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_file, existing_folder, files_in,
+                              fingerprint_files, folders_in, image_id, read_json, stated_frame, whole_file)
 from .matlab import read_mat
-from .fixations import (FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
+from .fixations import (NOT_UNDERSTOOD, FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
                                    picture_points, positions, read_each, read_osie, read_salicon, read_salicon_json,
                                    understood, without_image)
 
@@ -183,9 +183,9 @@ def first_entry(
 ): # the first entry of its list; None where it is no list or no JSON
     "What a list of JSON begins with, without reading the rest."
     try:
-        with open_json(path) as f: is_list = f.read(64).lstrip()[:1] == b'['
+        with JsonFile(path) as f: is_list = f.read(64).lstrip()[:1] == b'['
         if not is_list: return None
-        with open_json(path) as f: return next(ijson.items(f, 'item', use_float=True), None)
+        with JsonFile(path) as f: return next(ijson.items(f, 'item', use_float=True), None)
     except (ijson.JSONError, UnicodeError, OSError): return None
 
 def scanpath_files(
@@ -409,7 +409,8 @@ def csv_table(
     header = table_header(path, **style)
     found = named_columns(header, given)
     missing = [k for k in COLUMNS if k not in found and (k in ('image', 'x', 'y') or given.get(k))]
-    if header and missing:
+    if missing and not header: raw_table(path, header, found, style) # which says why it cannot be read
+    if missing:
         k, names = missing[0], ', '.join(header)
         raise DataError(f"{path}: no column '{given.get(k) or k}' among {names}; say what it is called here "
                         f"({k}='NAME') or what separates the columns (delimiter).", 'unreadable fixations')
@@ -656,7 +657,7 @@ def read_pysaliency(
     with understood(name, 'pysaliency stimuli and fixations'):
         images = stimulus_files(stimuli, folder)
         table = looks_table(fixations, unit)
-        sizes = [tuple(int(v) for v in size) for size in stimuli.sizes]
+        sizes = [stated_frame(*size) for size in stimuli.sizes]
     wrong = set(table.n) - set(range(len(images)))
     if wrong:
         raise DataError(f"{name}: fixations on stimulus {min(wrong)}, but there are {len(images)} stimuli, from 0; give the "
@@ -724,7 +725,7 @@ def hdf5_files(
     for path in [p for p in files_in(root, HDF5_FILES) if part in p.stem]:
         try:
             with h5py.File(path) as f: kind = HDF5_TYPES.get(in_words(f.attrs.get('type', '')))
-        except OSError: continue
+        except (OSError, RuntimeError, *NOT_UNDERSTOOD): continue
         if kind: found[kind].append(path)
     return found
 
@@ -802,7 +803,7 @@ def read_pysaliency_files(
     try:
         with h5py.File(stimuli) as s, h5py.File(fixations) as f, understood(fixations, f'fixations on {stimuli.name}'):
             found = read_pysaliency(hdf5_stimuli(s), hdf5_fixations(f), problems=problems, **known)
-    except OSError as e:
+    except (OSError, RuntimeError) as e: # HDF5's own
         raise DataError(f"{fixations}: not a readable HDF5 file, or {stimuli.name} is not ({e}); fetch or write it again.",
                         'unreadable fixations') from None
     return replace(found, images=found.images.assign(split=SPLITS.get(split, split)))

@@ -10,7 +10,7 @@ __all__ = ['BACKBONES', 'LITE0', 'NO_FEATURES', 'ACTIVATIONS', 'HOSTS', 'dinet',
            'TranSalNet', 'on_one_grid', 'model_fingerprint', 'KeptFeatures', 'Readout', 'register_host', 'build_host']
 
 # %% ../nbs/21_hosts.ipynb #2a93223c
-import hashlib, logging
+import hashlib, logging, shutil
 from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
@@ -431,11 +431,12 @@ class KeptFeatures:
     "Features of images in files named by their pixels, so that a network sees an image once."
     def __init__(self,
         folder, # for the files, one for each image
-        limit: float = 50., # GB; images beyond it are seen each time
+        limit: float = 50., # GB, and no more than half of what is free; images beyond it are seen each time
     ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.left = limit * 1e9 - sum(f.stat().st_size for f in self.folder.glob('*.npy'))
+        room = min(limit * 1e9, shutil.disk_usage(self.folder).free / 2)
+        self.left = room - sum(f.stat().st_size for f in self.folder.glob('*.npy'))
 
     def file(self, image) -> Path: # of the features of one image (3, H, W)
         pixels = image.detach().cpu().contiguous().numpy()

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['ZOO', 'MOST', 'FROZEN', 'DERIVED', 'BESIDE', 'card_of', 'models', 'listing', 'halved', 'is_frozen', 'parted',
-           'share_backbone', 'run_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo', 'require_room',
-           'require_same_units', 'add_probe_to_zoo', 'load_plugin', 'plugin_of', 'require_plugin', 'zoo_model',
-           'described', 'run_model', 'load_model']
+           'share_backbone', 'record_of', 'is_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo',
+           'require_room', 'require_same_units', 'add_probe_to_zoo', 'load_plugin', 'plugin_of', 'require_plugin',
+           'zoo_model', 'described', 'run_model', 'load_model']
 
 # %% ../nbs/27_models.ipynb #6e14e5d1
 import shutil
 from pathlib import Path
 from runpy import run_path
 from . import core
-from .core import (CheckpointError, DataError, ParameterError, SaliencyError, existing_file, read_json, read_table, whole_file,
-                              writable_folder, write_json)
+from .core import (CheckpointError, DataError, ParameterError, SaliencyError, existing_file, read_arrays, read_json, read_table,
+                              whole_file, writable_folder, write_arrays, write_json)
 
 # %% ../nbs/27_models.ipynb #dabe54ac
 ZOO = Path(core.__file__).with_name('zoo') # models that come with the package
@@ -88,14 +88,31 @@ def share_backbone(
                          'so give a zoo of its own.')
 
 # %% ../nbs/27_models.ipynb #0485cbb4
-def run_record(
-    run, # folder of a run
+def record_of(
+    run, # folder of a run, or its run.json
 ) -> dict: # parameters, stages, versions
-    "run.json; raises `DataError` where it is something else."
-    record = read_json(Path(run)/'run.json', 'the record of a run')
-    if isinstance(record, dict) and isinstance(record.get('parameters'), dict): return record
-    raise DataError(f'{run}: its run.json is not the record of a run of this package; give the folder of a run.')
+    "The record of a run, run.json; raises `DataError` where it is missing or something else."
+    run = Path(run)
+    path = run if run.is_file() else existing_file(run/'run.json', 'the record of a run')
+    record = read_json(path)
+    if is_record(record): return record
+    raise DataError(f'{path}: not the record of a run of this package; give the folder of a run.')
 
+# %% ../nbs/27_models.ipynb #5ad3ab9b
+def is_record(
+    record, # what a file holds
+) -> bool: # of a run
+    "Whether a record has its parts, each of its kind."
+    if not isinstance(record, dict) or not {'parameters', 'stages'} <= record.keys(): return False
+    places = record.get('places', {})
+    parts = record['parameters'], record['stages'], places
+    if not all(isinstance(part, dict) for part in parts): return False
+    if not all(isinstance(place, str) for place in places.values()): return False
+    def is_stage(s):
+        return isinstance(s, dict) and all(isinstance(s.get(k, {}), dict) for k in ('inputs', 'sizes'))
+    return all(map(is_stage, record['stages'].values()))
+
+# %% ../nbs/27_models.ipynb #efb5ce8e
 def mean_scores_in(
     run, # folder of a run
 ) -> dict: # images: how many; scores: metric -> mean, standard_error
@@ -112,7 +129,7 @@ def run_card(
     **known, # what, data, licence, source, command, ceilings, limits: texts, or numbers by name
 ) -> dict: # the card
     "What a run knows of its model, and what is said of it."
-    record = run_record(run)
+    record = record_of(run)
     p = record['parameters']
     calibration = read_json(Path(run)/'calibration.json', 'the calibration of a run')['network']
     paths = 'data', 'out', 'probe', 'plugin', 'checkpoint', 'weights'
@@ -125,11 +142,10 @@ def compressed(
     target: Path, # .nc
 ):
     "The same numbers in less room."
-    import xarray as xr
-    found = xr.load_dataset(file, engine='h5netcdf')
+    found = read_arrays(file)
     numbers = [k for k, v in found.variables.items() if v.dtype.kind in 'fiu' and v.ndim]
     small = dict.fromkeys(numbers, dict(compression='gzip', compression_opts=9))
-    with whole_file(target) as part: found.to_netcdf(part, engine='h5netcdf', encoding=small)
+    write_arrays(found, target, encoding=small)
 
 def save_to_zoo(
     run, # folder of a run
@@ -170,8 +186,7 @@ def require_same_units(
 ):
     "Raise `CheckpointError` where a dissection is not that of a model."
     import numpy as np
-    import xarray as xr
-    own = xr.load_dataset(folder/'alignment.nc', engine='h5netcdf').weight.values
+    own = read_arrays(folder/'alignment.nc').weight.values
     if own.shape == found.weight.shape and np.allclose(own, found.weight.values, atol=1e-3): return
     raise CheckpointError(f'{run}: dissected another model than {folder.name}; '
                           'give a run of its checkpoint.')
@@ -184,16 +199,14 @@ def add_probe_to_zoo(
     zoo = None, # folder of models; None: that of the package
 ) -> Path: # folder in that of the model
     "Put what a run found out about a model beside it; raises `CheckpointError` where it was another."
-    import xarray as xr
     run, zoo = Path(run), Path(zoo or ZOO)
-    found = xr.load_dataset(run/'alignment.nc', engine='h5netcdf')
+    found = read_arrays(run/'alignment.nc')
     require_same_units(zoo/name, found, run)
     folder = writable_folder(zoo/name/probe)
     kept = ['iou', 'chance_iou', 'q_value', 'contrast']
     small = found[kept].astype('float32')
     packing = {k: dict(compression='gzip', compression_opts=9) for k in kept}
-    with whole_file(folder/'alignment.nc') as part:
-        small.to_netcdf(part, engine='h5netcdf', encoding=packing)
+    write_arrays(small, folder/'alignment.nc', encoding=packing)
     for file in BESIDE: shutil.copyfile(run/file, folder/file)
     require_room(zoo)
     return folder
@@ -205,9 +218,10 @@ def load_plugin(
     "Run a plugin; raises `ParameterError` where it does not run."
     if not path: return
     try: run_path(str(existing_file(path, 'the Python file that registers hosts')))
-    except SaliencyError: raise
-    except Exception as e:
-        raise ParameterError(f'{path}: does not run ({type(e).__name__}: {e}); mend it.') from e
+    except (KeyboardInterrupt, SaliencyError): raise
+    except BaseException as e: # also an exit
+        said = ' '.join(f'{type(e).__name__}: {e}'.split())
+        raise ParameterError(f'{path}: does not run ({said}); mend it.') from e
 
 def plugin_of(
     run: Path, # folder of a run
@@ -263,15 +277,18 @@ def run_model(
 ): # in eval mode
     "A model of a run, with the size it was trained at and its calibration."
     from saliency_nb.bases import load_checkpoint
-    record = run_record(run)
-    p = record['parameters']
+    from saliency_nb.fixations import understood
+    record = record_of(run)
+    with understood(run/'run.json', 'the size of the images of a run'):
+        size = [int(record['parameters'][k]) for k in ('height', 'width')]
     from saliency_nb import fitting # noqa: F401 - registers the host of models that bases were fitted to
     require_plugin(run, plugin_of(run, record), plugin)
     load_plugin(plugin)
     found = load_checkpoint(existing_file(file or run/'phase2/best.safetensors', 'the model of a run'))
     calibrated = run/'calibration.json'
-    tau = read_json(calibrated)['network']['tau'] if calibrated.is_file() else 1.
-    return described(found, run.name, run, (p['height'], p['width']), tau)
+    with understood(calibrated, 'the calibration of a run'):
+        tau = float(read_json(calibrated)['network']['tau']) if calibrated.is_file() else 1.
+    return described(found, run.name, run, size, tau)
 
 def load_model(
     name, # of the zoo, else a run folder or a checkpoint

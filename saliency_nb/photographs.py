@@ -13,13 +13,14 @@ __all__ = ['REMAINDER', 'POSITION', 'PHRASES', 'LEAST', 'GATE', 'RAISES', 'LOWER
 import base64, html, io
 from dataclasses import dataclass
 from pathlib import Path
-import cv2, numpy as np, pandas as pd, torch, xarray as xr
+import cv2, matplotlib as mpl, numpy as np, pandas as pd, torch, xarray as xr
 from matplotlib.figure import Figure
 from tqdm import tqdm
-from .core import DataError, ParameterError, read_json, whole_file, writable_folder
+from .core import DataError, ParameterError, read_arrays, read_json, whole_file, writable_folder
 from .models import load_model
 from .contributions import name_shares
 from .dissection import lifted
+from .figures import PLAIN
 from .predict import as_picture, batch_of, fitted, gathered_pictures, in_picture, overlaid
 
 # %% ../nbs/57_photographs.ipynb #f8744f23
@@ -103,10 +104,7 @@ def read_alignment(
     model, # whose it is
 ) -> xr.Dataset: # from `dissect`
     "A dissection of a model; raises `DataError` where it is damaged or that of another."
-    try: found = xr.load_dataset(file, engine='h5netcdf')
-    except (OSError, ValueError, KeyError) as e:
-        why = ' '.join(str(e).split())
-        raise DataError(f'{file}: not readable ({why}); fetch or make it again.') from None
+    found = read_arrays(file)
     if found.sizes.get('basis') == model.bases.out_channels: return found
     raise DataError(f'{file}: the dissection of another model; make it again.')
 
@@ -275,6 +273,7 @@ def map_title(
     return f"{name}: {row.effect:+.2f}{where}"
 
 # %% ../nbs/57_photographs.ipynb #7b8cf2c6
+@mpl.rc_context(PLAIN)
 def photograph_figure(
     e: Explained, # to draw
     bars: int = 12, # at most

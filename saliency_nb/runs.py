@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY', 'JUDGED', 'UNITS', 'PLACED', 'UNNAMED', 'PEOPLE',
-           'NOTHING_COMPARED', 'KERNEL', 'WIDGET', 'RunData', 'open_data', 'known_truth', 'opened_splits', 'two_parts',
-           'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal', 'reading_options', 'gathered', 'Analysis',
-           'chosen_device', 'host_options', 'network_shape', 'check_network', 'given_model', 'original_model', 'preset',
-           'epoch_numbers', 'same_pictures', 'exchanged', 'own_kernel', 'execute', 'shortened', 'escaped_markdown',
-           'page_exporter', 'html_report', 'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
+           'NOTHING_COMPARED', 'KERNEL', 'WIDGET', 'OF_THE_SYSTEM', 'RunData', 'open_data', 'known_truth',
+           'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal',
+           'reading_options', 'gathered', 'Analysis', 'chosen_device', 'host_options', 'network_shape', 'check_network',
+           'given_model', 'original_model', 'preset', 'same_pictures', 'exchanged', 'own_kernel', 'execute',
+           'shortened', 'escaped_markdown', 'page_exporter', 'html_report', 'of_kernel', 'run', 'opened', 'prepared',
+           'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
-import ast, filecmp, inspect, os, shlex, shutil, sys, tempfile
+import ast, filecmp, gc, inspect, os, shlex, shutil, sys, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,15 +23,19 @@ from fastcore.basics import patch
 from ipykernel.kernelspec import write_kernel_spec
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from torch.utils.data import Subset
-from .core import (CheckpointError, DataError, ParameterError, Problems, SaliencyError, derived_seed, existing_file,
-                              existing_folder, fingerprint, fingerprint_files, read_json, read_table, rng, whole_file,
-                              writable_folder, write_json)
+from .core import (MEMORY, CheckpointError, DataError, ParameterError, Problems, SaliencyError,
+                              derived_seed, existing_file,
+                              existing_folder, fingerprint, fingerprint_files, read_arrays, read_json, read_table, rng,
+                              whole_file, writable_folder, write_arrays, write_json)
 from .folders import (RunFolder, analysis_parameters, analysis_path, check_range, # noqa: F401
-                                 checked_parameters, declared_parameters, literal_path, located, own_parameters, # noqa: F401
-                                 record_of, recorded_parameters, typed)
-from .fixations import FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each, split_ids
+                                 checked_parameters, declared_parameters, epoch_numbers, literal_path, # noqa: F401
+                                 located, own_parameters, recorded_parameters, typed, whole_notebook) # noqa: F401
+from .fixations import (FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each,
+                                   split_ids)
+from .world import planted_weights
 from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host, model_fingerprint
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
@@ -42,7 +47,7 @@ from .thresholds import reference_pass, sample_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
-from .models import load_model, load_plugin, require_plugin
+from .models import load_model, load_plugin, record_of, require_plugin
 from .predict import predict_files
 from .contributions import contributions as contribution_table
 from .uncertainty import contrast_effects, family_means
@@ -98,7 +103,7 @@ def known_truth(
     "What is known of how much each semantic attracts people."
     if regions is None: return NOTHING_KNOWN
     planted = path/'truth.csv'
-    if planted.is_file(): return read_table(planted).set_index('semantic').weight, 'planted weight'
+    if planted.is_file(): return planted_weights(planted), 'planted weight'
     return enrichment(regions, val), 'human enrichment'
 
 # %% ../nbs/56_runs.ipynb #b7a72138
@@ -241,6 +246,8 @@ class Analysis:
         self.learned = self.found.learned_from()
         self.data = fingerprint(self.learned, self.found.val.fingerprint()) # of all images and fixations
         self.made, self.memory = {}, {}
+        self.items = {} # images that a stage keeps
+        MEMORY.allow(p.memory)
         self.guard()
 
     def check(self):
@@ -268,12 +275,15 @@ class Analysis:
         "Make a stage once."
         do = self.run.trained if trains else self.run.stage
         if name not in self.made: self.made[name] = do(name, make, files, modules, **inputs)
+        if self.items:
+            self.items.clear()
+            gc.collect() # trainers hold images in circles
         return self.made[name]
 
     def loaded(self, name): # 'train', 'select' or 'val'
-        "Images read once, by the first stage that needs them."
-        if name not in self.memory: self.memory[name] = preloaded(self.sets[name])
-        return self.memory[name]
+        "Images read once in a stage."
+        if name not in self.items: self.items[name] = preloaded(self.sets[name], self.run.path)
+        return self.items[name]
 
     def untrained(self,
         shape: dict | None = None, # host, n_bases and options of the host; None: those of the parameters
@@ -383,18 +393,9 @@ def preset(
     narrow = dict(backbone='squeezenet1_0', features=64 if light else 128, n_bases=64 if light else 128)
     return narrow | size | dict(epochs=10, epochs2=4, lr=5e-4, lr2=5e-4, lr_every=7, batch=10)
 
-def epoch_numbers(
-    text: str, # e.g. '0,2,5'; '' for none
-) -> tuple: # of numbers
-    "Epochs named in a parameter; raises `ParameterError` where one is no number."
-    try: found = tuple(sorted(int(e) for e in text.split(',') if e.strip()))
-    except ValueError: found = (-1,)
-    if not found or found[0] >= 0: return found
-    raise ParameterError(f"keep = '{text}': give numbers of epochs separated by commas, such as 0,2,5.")
-
 # %% ../nbs/56_runs.ipynb #aa6cec74
 CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training', 'fitting', 'dictionaries' # what a training depends on
-DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
+DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'outlines', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
 
 TRAINS = """{name}: host '{model}' of {plugin} is TRAINED here, from new weights or over those it brings along;
 to open a network that is trained already, as it is: saliency-nb fit {plugin} --data DATA --out RUN"""
@@ -453,7 +454,7 @@ def learning_items(self: Analysis,
 ) -> list: # of two datasets: to learn from, to choose the epoch by
     "Images to train on."
     if not others: return [self.loaded(name) for name in ('train', 'select')]
-    return [preloaded(SaliencyDataset(s, self.size)) for s in self.others()]
+    return [preloaded(SaliencyDataset(s, self.size), self.run.path) for s in self.others()]
 
 @patch
 def first_training(self: Analysis,
@@ -503,7 +504,8 @@ def second_training(self: Analysis,
 ):
     "Train phase 2 on activations that are computed once."
     model, p = given(), self.p
-    items = [with_activations(model, self.loaded(name)) for name in ('train', 'select')]
+    items = [with_activations(model, self.sets[name]) for name in ('train', 'select')]
+    items = [preloaded(i, self.run.path) for i in items] # images, where there is no room for activations
     train(model, *items, self.run/'phase2', p.epochs2, data=first, lr=p.lr2, **self.trainer())
 
 @patch
@@ -636,10 +638,10 @@ def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
     "thresholds.nc and usual.nc, from the training images."
     def make():
         for file, found in zip(('thresholds.nc', 'usual.nc'), self.references(self.models()['phase 2'])):
-            with whole_file(self.run/file) as part: found.to_netcdf(part, engine='h5netcdf')
+            write_arrays(found, self.run/file)
     inputs = dict(phase2=self.phase2(), data=self.data, quantile=self.p.quantile, size=self.size)
     self.stage('thresholds', self.resumably(make), ['thresholds.nc', 'usual.nc'], (*CHAPTERS, 'thresholds'), **inputs)
-    return xr.load_dataarray(self.run/'thresholds.nc', engine='h5netcdf')
+    return read_arrays(self.run/'thresholds.nc', single=True)
 
 @patch
 def references(self: Analysis,
@@ -656,11 +658,11 @@ def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
     self.need_regions()
     thresholds, calibration = self.thresholds(), self.calibration()
     def make():
-        usual = xr.load_dataset(self.run/'usual.nc', engine='h5netcdf')
+        usual = read_arrays(self.run/'usual.nc')
         self.pass_over(self.models()['phase 2'], (thresholds, usual), calibration['network']['tau'], 'alignment.nc', 'adjusted.nc')
     inputs = dict(thresholds=self.made['thresholds'], calibration=self.made['calibration'], data=self.data, regions=self.named())
     self.stage('dissection', self.resumably(make), ['alignment.nc', 'adjusted.nc'], DISSECTED, **inputs)
-    return xr.load_dataset(self.run/'alignment.nc', engine='h5netcdf')
+    return read_arrays(self.run/'alignment.nc')
 
 def same_pictures(
     fixations: FixationSet, # images and fixations
@@ -689,7 +691,7 @@ def pass_over(self: Analysis,
     try: adjusted = solved(effects)
     except ParameterError as e: adjusted = xr.Dataset(attrs=dict(note=str(e)))
     for file, found in zip(files, (alignment, adjusted)):
-        with whole_file(self.run/file) as part: found.to_netcdf(part, engine='h5netcdf')
+        write_arrays(found, self.run/file)
 
 @patch
 def resumably(self: Analysis, make): # a function like `make`
@@ -728,7 +730,7 @@ def adjusted(self: Analysis,
     file: str, # in the run folder
 ) -> xr.Dataset | None: # as `adjustment`
     "Adjusted contrasts from a file."
-    found = xr.load_dataset(self.run/file, engine='h5netcdf')
+    found = read_arrays(self.run/file)
     return found if found.data_vars else None
 
 @patch
@@ -805,7 +807,7 @@ def write_people(self: Analysis,
     "people.csv, people_agreement.csv and people.nc."
     for file, found in zip(PEOPLE, (table, agreement)):
         with whole_file(self.run/file) as part: found.to_csv(part, index=False)
-    with whole_file(self.run/PEOPLE[2]) as part: fit.to_netcdf(part, engine='h5netcdf')
+    write_arrays(fit, self.run/PEOPLE[2])
 
 @patch
 def people_agreement(self: Analysis) -> pd.DataFrame: # index: what agrees; spearman, low, high; empty where nothing can be compared
@@ -817,7 +819,7 @@ def people_agreement(self: Analysis) -> pd.DataFrame: # index: what agrees; spea
 def people_effects(self: Analysis) -> xr.Dataset | None: # as from `fit_counts`; None where nothing can be compared
     "people.nc: effects on people, and what each image adds to them."
     if self.people() is None: return None
-    return xr.load_dataset(self.run/PEOPLE[2], engine='h5netcdf')
+    return read_arrays(self.run/PEOPLE[2])
 
 # %% ../nbs/56_runs.ipynb #44e02f19
 def exchanged(
@@ -898,7 +900,7 @@ def control(self: Analysis,
         self.pass_over(model, self.references(model), tau, *files)
     known = dict(data=self.data, regions=self.named(), size=self.size, quantile=self.p.quantile, calibration=self.made['calibration'])
     self.stage(files[0], self.resumably(make), files, DISSECTED, **known, **inputs)
-    return xr.load_dataset(self.run/files[0], engine='h5netcdf')
+    return read_arrays(self.run/files[0])
 
 # %% ../nbs/56_runs.ipynb #6c896118
 KERNEL = 'python3'
@@ -932,9 +934,7 @@ def execute(
             source, target = map(literal_path, (shortened(analysis_path(name), without, place), notebook))
             pm.execute_notebook(source, target, {k: known[k] for k in parameters}, cwd=os.getcwd(), kernel_name=KERNEL,
                                 progress_bar=False, stdout_file=shown, extra_arguments=['--log-level=50'])
-    except PapermillExecutionError as e:
-        if e.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: raise SaliencyError(e.evalue) from None
-        raise
+    except (PapermillExecutionError, DeadKernelError) as e: raise of_kernel(e, notebook) from None
     return html_report(notebook)
 
 def shortened(
@@ -968,7 +968,7 @@ def html_report(
     notebook, # executed notebook
 ) -> Path: # the HTML beside it
     "A notebook as one HTML page, its code left out and its summary first."
-    nb = nbformat.read(notebook, 4)
+    nb = whole_notebook(notebook)
     summary = [i for i, c in enumerate(nb.cells) if c.cell_type == 'markdown' and c.source.startswith('## Summary')]
     if summary: nb.cells = nb.cells[:1] + nb.cells[summary[0]:] + nb.cells[1:summary[0]]
     nb.metadata.pop('widgets', None)
@@ -976,6 +976,20 @@ def html_report(
     page, _ = page_exporter().from_notebook_node(nb)
     with whole_file(Path(notebook).with_suffix('.html')) as part: part.write_text(page, encoding='utf-8')
     return Path(notebook).with_suffix('.html')
+
+OF_THE_SYSTEM = 'OSError', 'PermissionError', 'FileNotFoundError', 'MemoryError', 'OutOfMemoryError' # errors
+
+def of_kernel(
+    error: Exception, # of papermill
+    notebook: Path, # that was being executed
+) -> Exception: # to be raised; one that nobody foresaw as it is
+    "What ended a notebook, as a sentence where it is one of the user's, of the disk or of the memory."
+    if isinstance(error, DeadKernelError):
+        return SaliencyError(f'{notebook}: its kernel was ended, perhaps for want of memory; the same command '
+                             'goes on from what is finished.')
+    if error.ename in {c.__name__ for c in (SaliencyError, *SaliencyError.__subclasses__())}: return SaliencyError(error.evalue)
+    if error.ename not in OF_THE_SYSTEM: return error
+    return SaliencyError(f'{notebook}: {error.evalue}; look at this path and at the room that is left.')
 
 # %% ../nbs/56_runs.ipynb #b84b69e8
 def run(
@@ -1008,7 +1022,7 @@ def opened(
     reading = reading_options(p['reading'])
     data = open_data(p['data'], p['data_seed'], min_images=p['min_images'], lenient=p['lenient'], reading=reading)
     return SimpleNamespace(parameters=p, model=load_checkpoint(files[0]).eval(), images=SaliencyDataset(data.val, (p['height'], p['width'])), regions=data.regions,
-                           thresholds=xr.load_dataarray(files[1], engine='h5netcdf'), alignment=xr.load_dataset(files[2], engine='h5netcdf'))
+                           thresholds=read_arrays(files[1], single=True), alignment=read_arrays(files[2]))
 
 def prepared(
     name: str, # of the analysis
@@ -1046,7 +1060,7 @@ def results_of(
 ) -> tuple: # alignments, adjusted effects (without variables where nothing could be compared); one per run
     "What the runs in a folder found."
     files = {'alignment.nc': 'the dissection of a run', 'adjusted.nc': 'the adjusted contrasts of a run'}
-    def opened_file(run, name): return xr.load_dataset(existing_file(run/name, files[name]), engine='h5netcdf')
+    def opened_file(run, name): return read_arrays(run/name, files[name])
     runs = family_of(folder)
     return tuple([opened_file(r, name) for r in runs] for name in files)
 

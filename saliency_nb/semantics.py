@@ -6,11 +6,10 @@
 __all__ = ['OSIE_ATTRIBUTES', 'LOSSY', 'INSTEAD', 'COCO_KEYS', 'READERS', 'KNOWN', 'overlap', 'box_coverage', 'mask_coverage',
            'covered', 'own_code', 'Regions', 'note_unmatched', 'used_images', 'json_items', 'given_name',
            'parsed_object', 'Boxes', 'images_with', 'BoxRegions', 'note_boxes', 'box_regions', 'graph_regions',
-           'gqa_regions', 'graph_names', 'vg_entries', 'vg_attributes', 'vg_number', 'vg_regions', 'run_lengths',
-           'is_number', 'is_thin', 'is_box', 'drawn_parts', 'segment_rle', 'InstanceRegions', 'segment_numbers',
-           'PanopticRegions', 'coco_tables', 'gathered_segments', 'coco_regions', 'png_finder', 'OsieRegions',
-           'annotated_stimuli', 'osie_regions', 'attribute_masks', 'osie_objects', 'mask_pixels', 'load_mask',
-           'MaskRegions', 'mask_files', 'mask_regions', 'json_layout', 'known_layout', 'json_signs',
+           'gqa_regions', 'graph_names', 'vg_entries', 'vg_attributes', 'vg_number', 'vg_regions', 'InstanceRegions',
+           'segment_numbers', 'PanopticRegions', 'coco_tables', 'gathered_segments', 'coco_regions', 'png_finder',
+           'OsieRegions', 'annotated_stimuli', 'osie_regions', 'attribute_masks', 'osie_objects', 'mask_pixels',
+           'load_mask', 'MaskRegions', 'mask_files', 'mask_regions', 'json_layout', 'known_layout', 'json_signs',
            'annotation_layout', 'osie_attributes', 'region_layouts', 'no_regions', 'read_regions', 'graph_options',
            'enrichment']
 
@@ -19,14 +18,17 @@ import copy, math, os
 from array import array
 from collections import Counter
 from functools import cached_property, lru_cache
+from operator import index
 from pathlib import Path
 import cv2, ijson, numpy as np, pandas as pd
 from pycocotools import mask as rle
-from .core import (IMAGES, DataError, ParameterError, Problems, existing_file, existing_folder, files_in, fingerprint,
-                              fingerprint_code, fingerprint_files, folders_in, image_id, open_json, read_json, whole_file)
+from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_file, existing_folder, files_in,
+                              fingerprint, fingerprint_code, fingerprint_files, folders_in, image_id, read_json,
+                              stated_frame, whole_file)
 from .matlab import read_mat
 from .fixations import (OSIE_FRAME, FixationSet, decoded, files_by_id, image_files, image_size, or_strict,
                                    understood)
+from .outlines import drawn_parts, segment_rle
 from .vocabulary import Vocabulary, attribute_name, canonical, category, coco_name, object_name, uncategorised
 
 # %% ../nbs/31_semantics.ipynb #05c51567
@@ -67,7 +69,7 @@ def covered(
 
 # %% ../nbs/31_semantics.ipynb #780f79f7
 @lru_cache
-def own_code() -> str: return fingerprint_code('semantics', 'vocabulary') # what a cached mask depends on besides its data
+def own_code() -> str: return fingerprint_code('semantics', 'outlines', 'vocabulary') # what a cached mask depends on besides its data
 
 class Regions:
     "Named regions of images; a reader fills `images` (image id -> path) and says what is covered by `coverage`."
@@ -231,11 +233,11 @@ def json_items(
     "Stream a huge JSON file; raises `DataError` where it is missing, truncated, no JSON, or empty."
     n = 0
     try:
-        with open_json(existing_file(path, what)) as file: first = file.read(256).lstrip()[:1].decode(errors='replace')
+        with JsonFile(existing_file(path, what)) as file: first = file.read(256).lstrip()[:1].decode(errors='replace')
         if first in ('{', '[') and first != many:
             raise DataError(f"{path}: holds a {'list' if first == '[' else 'single object'}, so it is not "
                             f"{what}.", 'unreadable regions')
-        with open_json(path) as file:
+        with JsonFile(path) as file:
             pairs = ijson.kvitems(file, '', use_float=True) if many == '{' else enumerate(ijson.items(file, 'item', use_float=True))
             for n, pair in enumerate(pairs, 1): yield pair
     except (ijson.JSONError, UnicodeError) as e:
@@ -542,56 +544,6 @@ def vg_regions(
     return regions
 
 # %% ../nbs/31_semantics.ipynb #609cc5e0
-def run_lengths(
-    counts: bytes, # COCO's text form: 5 bits a character, differences to the run before the last
-) -> list: # lengths of runs of 0, 1, 0, ... down the columns
-    "Run lengths of a compressed mask."
-    runs, value, shift = [], 0, 0
-    for c in counts:
-        c -= 48; value |= (c & 31) << shift; shift += 5
-        if c & 32: continue
-        if c & 16: value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0)); value, shift = 0, 0
-    return runs
-
-def is_number(value) -> bool: # finite, and not text
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-def is_thin(polygon) -> bool: # nothing, a point or a line
-    return isinstance(polygon, list) and len(polygon) in (0, 2, 4) and all(map(is_number, polygon))
-
-def is_box(box) -> bool: # x, y, w, h
-    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
-
-def drawn_parts(
-    annotation: dict, # of an instance
-) -> tuple: # segmentation (None: nothing is drawn, but a box stands for it), number of parts left out
-    "A segmentation without its points and lines, which have no area; raises KeyError where there is neither segmentation nor box."
-    segment = annotation.get('segmentation')
-    if segment is not None and not isinstance(segment, list): return segment, 0
-    whole = [p for p in segment or () if not is_thin(p)]
-    if whole: return whole, len(segment) - len(whole)
-    if is_box(annotation.get('bbox')): return None, max(len(segment or ()), 1)
-    if segment is None: raise KeyError('segmentation')
-    return segment, 0
-
-def segment_rle(
-    segment, # list of polygons [x0, y0, x1, y1, ..], or dict(size, counts) with counts as list, text or bytes
-    size: tuple[int, int], # (H, W) of the image
-) -> dict: # run lengths, as pycocotools has them
-    "A COCO segmentation as run lengths; raises ValueError that says what is wrong."
-    if isinstance(segment, list):
-        if not segment or any(not isinstance(p, list) or len(p) < 6 or len(p) % 2 for p in segment): raise ValueError('its polygons need three points (x, y) or more')
-        if not all(map(is_number, (v for p in segment for v in p))): raise ValueError('a polygon holds something that is no number')
-        if max(abs(v) for p in segment for v in p) > 2 * max(size): raise ValueError('a polygon lies further outside than the image is large')
-        return rle.merge(rle.frPyObjects(segment, *size))
-    if not isinstance(segment, dict) or 'counts' not in segment: raise ValueError('it is neither polygons nor run lengths')
-    if list(segment.get('size', ())) != list(size): raise ValueError(f"its size is {segment.get('size')}, that of the image {list(size)}")
-    counts = segment['counts'].encode() if isinstance(segment['counts'], str) else segment['counts']
-    runs = counts if isinstance(counts, list) else run_lengths(counts)
-    if min(runs, default=-1) < 0 or sum(runs) != size[0] * size[1]: raise ValueError(f'its run lengths add up to {sum(runs)} instead of {size[0] * size[1]}')
-    return rle.frPyObjects(dict(size=list(size), counts=counts), *size) if isinstance(counts, list) else dict(size=list(size), counts=counts)
-
 class InstanceRegions(Regions):
     "COCO's instances; `segments` maps an image id to ((H, W), [(name, segmentation)])."
     def coverage(self, image, grid):
@@ -650,10 +602,11 @@ def coco_tables(
     "The three tables of a COCO file; raises `DataError` where one is missing or broken."
     try:
         names = {c['id']: coco_name(c.get('name')) for c in data['categories']}
-        frames = {i['id']: (image_id(os.fspath(i['file_name'])), (int(i['height']), int(i['width']))) for i in data['images']}
+        def frame(i): return image_id(os.fspath(i['file_name'])), stated_frame(i['height'], i['width'])
+        frames = {i['id']: frame(i) for i in data['images']}
         annotations = list(data['annotations'])
         if not all(isinstance(a, dict) for a in annotations): raise TypeError('annotations')
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as e:
         raise DataError(f"{path}: has no usable {e}; it is not in COCO's format.",
                         'unreadable regions') from None
     for image, n in Counter(image for image, _ in frames.values()).items():
@@ -671,11 +624,12 @@ def gathered_segments(
     names, frames, annotations = tables
     found, thin = {}, {}
     for a in annotations:
-        image = frames.get(a.get('image_id'), (f"{a.get('image_id')}",))[0]
+        number = a.get('image_id')
+        image = frames[number][0] if type(number) in (int, float, str) and number in frames else str(number)[:60]
         with problems.caught(image):
             try:
-                size = frames[a['image_id']][1]
-                if pngs: found[image] = (size, pngs(os.fspath(a['file_name'])), [(names[s['category_id']], s['id']) for s in a['segments_info']])
+                size = frames[number][1]
+                if pngs: found[image] = (size, pngs(os.fspath(a['file_name'])), [(names[s['category_id']], index(s['id'])) for s in a['segments_info']])
                 else:
                     name, (part, gone) = names[a['category_id']], drawn_parts(a)
                     parts = found.setdefault(image, (size, []))[1]
@@ -941,7 +895,7 @@ def known_layout(
     "The same, found out once for each file as it is."
     seen, telling = set(), {'annotations'}
     try:
-        with open_json(path) as file: found = next(json_signs(ijson.parse(file, use_float=True), seen), None)
+        with JsonFile(path) as file: found = next(json_signs(ijson.parse(file, use_float=True), seen), None)
         if found is not None: return found
     except (ijson.JSONError, UnicodeError): telling = COCO_KEYS # a broken file: its reader will say so
     return 'coco' if seen & telling else ''

@@ -7,9 +7,9 @@ __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'P
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
            'evaluate', 'device_of', 'mean_scores', 'told', 'History', 'train', 'resumable', 'keep_last',
-           'lightning_trainer', 'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps',
-           'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images',
-           'know_position']
+           'lightning_trainer', 'check_normalisation', 'quiet', 'ended_well', 'with_activations', 'on_grid',
+           'logit_maps', 'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others',
+           'Images', 'know_position']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.optimize import brentq
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from .core import DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
+from .core import MEMORY, DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
 from .hosts import Readout
 from .bases import (PRIOR, FactorizedSaliency, ReadoutSaliency, SaliencyModel, freeze_below_readout,
@@ -54,10 +54,13 @@ def memory(
 
 def preloaded(
     dataset: Dataset, # e.g. a SaliencyDataset
-    limit: float = 4., # GB
-) -> Dataset: # in memory if it fits
-    "Read a dataset once where it fits into memory, leave it alone where it does not."
-    return Preloaded(dataset) if memory(dataset) <= limit else dataset
+    folder = None, # on whose disk decoded images may lie while they are needed; None: nowhere
+) -> Dataset: # in memory where there is room (`MEMORY`), else decoded once if there is a folder
+    "Read a dataset once."
+    if isinstance(dataset, Preloaded): return dataset
+    held = MEMORY.hold(memory(dataset), lambda: Preloaded(dataset))
+    if held is not None: return held
+    return dataset.decoded_once(folder) if folder and hasattr(dataset, 'decoded_once') else dataset
 
 # %% ../nbs/23_training.ipynb #5a89b481
 def process() -> tuple[int, int]: # its number, how many there are
@@ -391,9 +394,8 @@ def train(
     if last: order.epoch, order.start = torch.load(last, weights_only=True, mmap=True)['callbacks']['History']['position']
     loader = DataLoader(train_set, batch, sampler=order, num_workers=workers, persistent_workers=workers > 0)
     if compile: model.compile()
-    try:
-        with quiet(): run.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
-    except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
+    with quiet(), ended_well(workers):
+        run.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
     return load_checkpoint(out/'best.safetensors', model.host)
 
 # %% ../nbs/23_training.ipynb #b4ff219a
@@ -423,7 +425,7 @@ def lightning_trainer(
     "Lightning's `Trainer`; raises `ParameterError` where it refuses."
     try:
         with quiet(): return L.Trainer(**settings)
-    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as e:
+    except (MisconfigurationException, ImportError, MemoryError, RuntimeError, TypeError, ValueError) as e:
         raise ParameterError(f"trainer: Lightning refuses its arguments ({' '.join(str(e).split())}); change or leave out the one it names.") from None
 
 @torch.no_grad()
@@ -452,22 +454,38 @@ class quiet:
         for log, level in zip(self.logs, self.levels): log.setLevel(level)
         return self.warn.__exit__(*error)
 
+@contextmanager
+def ended_well(
+    workers: int, # processes that decode images
+):
+    "Within it, a training that is ended from outside says so as other commands do."
+    try: yield
+    except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
+    except RuntimeError as e:
+        if 'DataLoader worker' not in str(e): raise
+        raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for want '
+                             'of memory; give fewer.') from None
+
 # %% ../nbs/23_training.ipynb #dde8e732
 @torch.no_grad()
 def with_activations(
     model: FactorizedSaliency, # frozen below its readout
     dataset: Dataset, # items of a SaliencyDataset
     batch: int = 10, # images per forward pass
-    limit: float = 4., # GB
 ) -> Dataset: # items with 'activations' (N, h, w) in place of the image, or the dataset itself where they do not fit
     "Compute the activations of every image once."
     model.eval(); device = model.bases.weight.device
-    one = model.activations(dataset[0]['image'][None].to(device))
-    if len(dataset) * one.nbytes / 1e9 > limit: return dataset
-    items = []
-    for b in DataLoader(dataset, batch):
-        for i, a in enumerate(model.activations(b['image'].to(device)).cpu()): items.append(dict(activations=a.clone(), **{k: b[k][i] for k in ('fixations', 'density', 'id')}))
-    return Preloaded(items)
+    item = dict(dataset[0])
+    one = model.activations(item.pop('image')[None].to(device))
+    size = len(dataset) * (one.nbytes + sum(v.nbytes for v in item.values() if torch.is_tensor(v))) / 1e9
+    def computed():
+        items = []
+        for b in DataLoader(dataset, batch):
+            for i, a in enumerate(model.activations(b['image'].to(device)).cpu()):
+                items.append(dict(activations=a.clone(), **{k: b[k][i].clone() if torch.is_tensor(b[k]) else b[k][i] for k in ('fixations', 'density', 'id')}))
+        return Preloaded(items)
+    held = MEMORY.hold(size, computed)
+    return dataset if held is None else held
 
 # %% ../nbs/23_training.ipynb #c0a1b002
 def on_grid(

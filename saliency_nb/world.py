@@ -7,7 +7,7 @@ __all__ = ['STUFF', 'THINGS', 'COLORS', 'ATTRIBUTES', 'CATEGORY', 'WEIGHTS', 'DR
            'checked_weights', 'cut', 'attributes_of', 'sample_scene', 'free_place', 'noise', 'tint', 'plain', 'stuff',
            'oval', 'block', 'paint', 'body_color', 'face', 'text', 'dog', 'car', 'ball', 'tree', 'house', 'flower',
            'drawn_parts', 'render', 'scene_masks', 'log_density', 'cumulative', 'sample_fixations', 'named_boxes',
-           'weight_tables', 'observe', 'make_world', 'scene_graph', 'truth_table', 'write_scene']
+           'weight_tables', 'observe', 'make_world', 'scene_graph', 'truth_table', 'write_scene', 'planted_weights']
 
 # %% ../nbs/12_world.ipynb #8b9e5e8e
 import shutil
@@ -16,8 +16,8 @@ from pathlib import Path
 from threading import Lock
 import cv2, numpy as np, pandas as pd
 from scipy.io import savemat
-from .core import DataError, ParameterError, fingerprint_code, is_hidden, read_json, rng, write_json
-from .fixations import density, fixation_map
+from .core import DataError, ParameterError, fingerprint_code, is_hidden, read_json, read_table, rng, write_json
+from .fixations import density, fixation_map, understood
 
 # %% ../nbs/12_world.ipynb #04d33b02
 STUFF = ('sky', 'grass', 'road', 'wall', 'water', 'sand')
@@ -392,3 +392,13 @@ def write_scene(
     with MATLAB: savemat(root/f'fixations/{split}/{name}.mat', dict(gaze=gaze, resolution=np.array(scene['size'])))
     blurred = density(fixation_map(fixations.x, fixations.y, scene['size'], scene['size']), 19 * scene['size'][1] / 640)
     cv2.imwrite(str(root/f'maps/{split}/{name}.png'), np.round(255 * blurred / blurred.max()).astype(np.uint8))
+
+# %% ../nbs/12_world.ipynb #4eabd782
+def planted_weights(
+    path: Path, # truth.csv
+) -> pd.Series: # index: semantic
+    "Weights that were planted; raises `DataError` where the table holds something else."
+    with understood(path, 'the columns semantic (each once) and weight'):
+        weight = read_table(path).set_index('semantic').weight.astype(float)
+        if weight.index.has_duplicates: raise ValueError('a name stands there twice')
+        return weight

@@ -1,20 +1,34 @@
 "Files of strangers: nothing in them runs, fetches, crashes or fills the disk; each is a named error."
-import io, json, os, pickle, tarfile, zipfile
+import io, json, os, pickle, re, resource, sys, tarfile, zipfile
+from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from types import SimpleNamespace
-import numpy as np, pytest, torch
-from nightly import NIGHTLY
+import h5py, matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch, xarray as xr
+from nightly import NIGHTLY, noted
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.io import savemat
 from scipy.sparse import coo_matrix
-from saliency_nb.bases import build_model, load_checkpoint, save_checkpoint
-from saliency_nb.core import CheckpointError, DataError
+from saliency_nb.bases import build_model, load_checkpoint, read_recipe, save_checkpoint
+from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterError, SaliencyError, read_arrays,
+                              whole_file, write_arrays, write_json)
+from saliency_nb.dissection import read_dissection
 from saliency_nb.download import unpack
+from saliency_nb.figures import truth_figure
+from saliency_nb.fixations import load_map, load_rgb
+from saliency_nb.fixation_readers import read_fixations
+from saliency_nb.folders import recorded_parameters
 from saliency_nb.matlab import read_mat, read_old_mat
 from saliency_nb.hosts import classifier
+from saliency_nb.models import load_model, load_plugin, record_of
+from saliency_nb.runs import html_report
+from saliency_nb.outlines import segment_rle
 from saliency_nb.semantics import mask_pixels, read_regions, segment_numbers
+from saliency_nb.vocabulary import canonical, read_vocabulary
+from saliency_nb.weights import load_tensors, read_tensors, read_weights
+from saliency_nb.world import planted_weights
 
 def sentence(error, path):
     "One line that names the file."
@@ -196,3 +210,417 @@ def test_coco_coordinates_without_end(tmp_path, drawn):
         regions = read_regions(tmp_path/'instances.json', tmp_path/'images')
         regions.masks(regions.ids[0], (12, 16))
     sentence(e, tmp_path/'instances.json')
+
+# Seeded damage
+
+def damaged(whole, g):
+    "Bytes flipped, cut off, repeated or, in texts, a number replaced by a huge one."
+    content, kind = bytearray(whole), g.integers(4)
+    span = len(whole) if g.random() < .5 else min(len(whole), 2_000) # headers are tried as often as contents
+    at, length = g.integers(span), g.integers(1, 65)
+    if kind == 1: return bytes(content[:at])
+    if kind == 2:
+        again = content[max(at - length, 0):at] * int(g.integers(1, 9))
+        return bytes(content[:at] + again + content[at:])
+    if kind == 3 and (numbers := list(re.finditer(rb'[0-9]+(?:\.[0-9]+)?', whole[:20_000]))):
+        number = numbers[g.integers(len(numbers))]
+        huge = HUGE[g.integers(len(HUGE))]
+        return bytes(content[:number.start()] + huge + content[number.end():])
+    for k in g.integers(span, size=g.integers(1, 9)): content[k] = g.integers(256)
+    return bytes(content)
+
+HUGE = b'1e308', b'1e400', b'-1e308', b'9' * 400, b'9' * 5_000, b'2147483648', b'-1', b'0', b'NaN', b'1' + b'0' * 20, b'null', b'[]', b'""'
+
+# JSON of any kind
+
+NESTED = dict(lists='[' * 200_000 + ']' * 200_000, objects='{"a":' * 200_000 + '1' + '}' * 200_000,
+    digits='9' * 5_000)
+ANNOTATION = dict(image_id=1, category_id=1, iscrowd=0, area=1, id=1, bbox=[0, 0, 50, 50],
+    segmentation=[[0, 0, 50, 0, 50, 50]])
+COCO = dict(images=[dict(id=1, file_name='a.jpg', height=96, width=128)],
+    categories=[dict(id=1, name='dog')], annotations=[ANNOTATION])
+BOX = dict(x=1, y=2, w=30, h=40, attributes=['brown'], object_id=3)
+GQA = dict(a=dict(width=128, height=96, objects={'7': dict(name='dog') | BOX}))
+VG = [dict(image_id='a', objects=[dict(names=['dog'], synsets=['dog.n.01']) | BOX])]
+GAZE = dict(images=[dict(id=1, file_name='a.jpg', height=96, width=128)],
+            annotations=[dict(image_id=1, worker_id=k, fixations=[[10, 20], [30, 40]]) for k in range(3)])
+SCANPATHS = [dict(name='a.jpg', subject=k, task='cup', condition='present', split='train', X=[800, 900, 850],
+    Y=[500, 400, 450], T=[100, 200, 150]) for k in range(3)]
+
+def masked(path):
+    options = dict(min_images=1) if path.name == 'scene_graphs.json' else {}
+    regions = read_regions(path, path.parent/'images', **options)
+    return [regions.masks(i, (12, 16)) for i in regions.ids]
+
+def in_folder(path): return read_fixations(path.parent)
+
+JSON = { # reader -> name of its file, what it holds, the reader
+    'coco': ('instances.json', COCO, masked), 'gqa': ('scene_graphs.json', GQA, masked),
+        'vg': ('scene_graphs.json', VG, masked),
+    'salicon': ('fixations_train.json', GAZE, lambda path: read_fixations(path.parent, split='train')),
+    'scanpaths': ('scanpaths.json', SCANPATHS, in_folder),
+    'run': ('run.json', dict(parameters=dict(height=96, width=128, plugin=''),
+    stages=dict(phase1=dict(inputs={}))), lambda path: recorded_parameters(path.parent)),
+    'vocabulary': ('coco_idx.json', dict(dog=1), lambda path: read_vocabulary(path.parent)),
+    'authors': ('result.json', [dict(dog=.5)], read_dissection)}
+
+def beside(folder, name, content):
+    "A file of JSON beside images/a.jpg."
+    (folder/'images').mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (128, 96), 'grey').save(folder/'images/a.jpg')
+    if name == 'coco_idx.json':
+        for more in ('filtered_vg_obj.json', 'filtered_vg_attr.json'): (folder/more).write_text('{}')
+    path = folder/name
+    path.write_text(content) if isinstance(content, str) else path.write_text(json.dumps(content))
+    return path
+
+@pytest.mark.parametrize('form', NESTED)
+@pytest.mark.parametrize('kind', JSON)
+def test_json_without_end(tmp_path, kind, form):
+    "As the whole file, and in place of a value."
+    name, content, read = JSON[kind]
+    text = json.dumps(content)
+    inner = text.replace('"dog"', NESTED[form]).replace('96',
+        NESTED[form]) if kind != 'scanpaths' else text.replace('800', NESTED[form])
+    for hostile in (NESTED[form], inner):
+        path = beside(tmp_path, name, hostile)
+        with pytest.raises(DataError) as e: read(path)
+        said = str(e.value)
+        assert str(path.parent) in said and len(said) < 1_000 and len(said.splitlines()) == 1
+
+def test_brackets_in_names_are_no_depth(tmp_path):
+    "Names may hold what looks like depth, and what looks like the end of a text."
+    names = ['[' * 3_000, '"[{' * 900, '\\', '\\"[' * 900, 'é[' * 900]
+    path = beside(tmp_path, 'names.json', [{n: [n]} for n in names * 3])
+    for ensure in (False, True):
+        path.write_text(json.dumps([{n: [n]} for n in names * 3], ensure_ascii=ensure), encoding='utf-8')
+        with JsonFile(path) as file: assert json.loads(file.read()) == [{n: [n]} for n in names * 3]
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-32'])
+@pytest.mark.parametrize('kind', ['coco', 'gqa', 'vg'])
+def test_a_byte_order_mark_is_no_fault(tmp_path, kind, encoding):
+    name, content, read = JSON[kind]
+    path = beside(tmp_path, name, content)
+    path.write_bytes(json.dumps(content).encode(encoding))
+    assert read(path)[0][0] == ['brown', 'dog'] if kind != 'coco' else ['dog']
+
+# Numbers without end
+
+SIZES = ['1e308', '1e400', '-1e308', 'NaN', 'Infinity', '0', '-5', '1e15', '9' * 300]
+
+@pytest.mark.parametrize('number', SIZES)
+@pytest.mark.parametrize('kind', ['coco', 'salicon'])
+def test_sizes_without_end(tmp_path, kind, number):
+    "A height that no image has; pycocotools would end the process."
+    name, content, read = JSON[kind]
+    path = beside(tmp_path, name, json.dumps(content).replace('"height": 96', f'"height": {number}'))
+    with pytest.raises(DataError) as e: read(path)
+    sentence(e, path)
+
+@pytest.mark.parametrize('number', SIZES)
+@pytest.mark.parametrize('key', ['x', 'w'])
+@pytest.mark.parametrize('kind', ['gqa', 'vg'])
+def test_boxes_without_end(tmp_path, kind, key, number):
+    "A box is cut at the border of its image, or refused."
+    name, content, read = JSON[kind]
+    path = beside(tmp_path, name, json.dumps(content).replace(f'"{key}": {BOX[key]}', f'"{key}": {number}'))
+    try: masks = read(path)[0][1]
+    except DataError as e: assert str(path) in str(e)
+    else: assert masks.any()
+
+def test_infinite_resolutions(tmp_path):
+    "SALICON's .mat states the size of its image."
+    for side in (np.inf, 1e308, -1., 1e15):
+        root = tmp_path/str(side)
+        (root/'images/train').mkdir(parents=True)
+        (root/'fixations/train').mkdir(parents=True)
+        Image.new('RGB', (128, 96)).save(root/'images/train/a.jpg')
+        gaze_file(root/'fixations/train/a.mat')
+        mat = read_mat(root/'fixations/train/a.mat')
+        savemat(root/'fixations/train/a.mat', dict(gaze=np.zeros(1, [('fixations', object)]),
+            resolution=np.array([side, 128.])))
+        assert len(mat['gaze']) == 3
+        with pytest.raises(DataError) as e: read_fixations(root)
+        assert 'a.mat' in sentence(e, root)
+
+@pytest.mark.parametrize('segment', [
+    [[0., 0] + [0., 90, 120, 90, 120, 0] * 9_000], [[0, 0, float('nan'), 0, 5, 5]],
+    dict(size=[96, 128], counts='o' * 500),
+    dict(size=[96, 128], counts='Z' * 9 + 'o'), dict(size=[96, 128], counts='\x7f' * 9),
+    dict(size=[96, 128], counts=[1e308]),
+    dict(size=[96, 128], counts=[None]), dict(size=[96, 128], counts={}), dict(size=5, counts=[1])],
+    ids=['outline', 'nan', 'continued', 'torn', 'letters', 'large', 'none', 'object', 'size'])
+def test_segments_that_would_harm_pycocotools(segment):
+    with pytest.raises(ValueError): segment_rle(segment, (96, 128))
+
+# Files of other kinds
+
+HELD = dict(list=dict(state_dict=[1, 2]), lists=dict(state_dict=dict(a=[1])), tensor=torch.ones(3),
+    numbers={1: torch.ones(1)},
+            note=dict(state_dict=dict(a=torch.ones(1)), saliency_nb=[1]),
+            callbacks=dict(state_dict=dict(a=torch.ones(1)), callbacks=[3]))
+
+@pytest.mark.parametrize('kind', HELD)
+def test_checkpoints_of_odd_contents(tmp_path, kind):
+    path = tmp_path/'odd.pth'
+    torch.save(HELD[kind], path)
+    with pytest.raises(CheckpointError) as e: load_checkpoint(path)
+    sentence(e, path)
+
+PLUGINS = dict(syntax='def (', nul='\0', deep='(' * 5_000, leaves='import sys\nsys.exit(3)',
+    lines='raise ValueError("a\\nb")',
+               endless='def f(): f()\nf()', own='class E(BaseException): pass\nraise E')
+
+@pytest.mark.parametrize('kind', PLUGINS)
+def test_plugins_that_do_not_run(tmp_path, kind):
+    path = tmp_path/'plugin.py'
+    path.write_text(PLUGINS[kind])
+    with pytest.raises(ParameterError, match='does not run') as e: load_plugin(path)
+    sentence(e, path)
+
+PARTS = dict(parameters=[], stages=[3], places=dict(data=3))
+STAGES = dict(number=3, sizes=dict(sizes=3), inputs=dict(inputs=[]))
+
+@pytest.mark.parametrize('kind', [*PARTS, *STAGES])
+def test_records_of_odd_contents(tmp_path, kind):
+    whole = JSON['run'][1]
+    record = whole | {kind: PARTS[kind]} if kind in PARTS else whole | dict(stages=dict(phase1=STAGES[kind]))
+    path = write_json(record, tmp_path/'run.json')
+    for read in (record_of, recorded_parameters, load_model):
+        with pytest.raises(DataError, match='not the record of a run') as e: read(tmp_path)
+        sentence(e, path)
+
+@pytest.mark.parametrize('known', [dict(height='x'), dict(height=float('inf')), dict(width=[3]),
+    dict(height=None)], ids=str)
+def test_records_of_odd_parameters(tmp_path, known):
+    write_json(dict(parameters=dict(width=128) | known, stages={}), tmp_path/'run.json')
+    for read in (recorded_parameters, load_model):
+        with pytest.raises(DataError) as e: read(tmp_path)
+        sentence(e, tmp_path/'run.json')
+
+CELLS = dict(half='{"cells": [{"cell_type": "ma', empty='', nested='[' * 200_000, list='[]',
+    number='{"cells": [3], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+             other='{"cells": [], "nbformat": 99, "nbformat_minor": 5, "metadata": {}}',
+             lost='{"cells": [{}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}')
+
+@pytest.mark.parametrize('kind', CELLS)
+def test_half_written_notebooks(tmp_path, kind):
+    path = tmp_path/'model.ipynb'
+    path.write_text(CELLS[kind])
+    with pytest.raises(DataError, match='not a whole notebook') as e: html_report(path)
+    sentence(e, path)
+
+@pytest.mark.parametrize('text', ['', 'semantic\ndog\n', 'a,b\n1,2\n', 'semantic,weight\ndog,much\n',
+    'semantic,weight\ndog,1\ndog,2\n'])
+def test_odd_tables_of_truth(tmp_path, text):
+    path = tmp_path/'truth.csv'
+    path.write_text(text)
+    with pytest.raises(DataError) as e: planted_weights(path)
+    sentence(e, path)
+
+@pytest.mark.parametrize('shared', [1, 2])
+def test_few_names_of_which_the_truth_is_known(shared):
+    names = ['costs $5 or $6', '$\\frac{', 'dog']
+    table = pd.DataFrame(dict(semantic=names, contrast=[.1, .2, .3], low=0., high=1., q_value=.5,
+        category='other', n_images=20))
+    figure = truth_figure(table, pd.Series(dict.fromkeys(names[:shared], 1.)))
+    figure.canvas.draw()
+    plt.close(figure)
+
+def test_names_hold_no_control_characters():
+    assert canonical('bell\x07ring\x00') == 'bell_ring' and canonical('half\ud800') == 'half'
+    assert canonical('क्‍ष') == 'क्‍ष'
+
+# Archives
+
+def archived(path):
+    "Three small files in an archive of any kind."
+    kind = path.name.partition('.')[2]
+    contents = {name: np.random.default_rng(ord(name)).bytes(600) for name in 'abc'}
+    if kind == 'zip':
+        path.write_bytes(zip_bytes(**contents))
+        return
+    with tarfile.open(path, dict(tar='w').get(kind, 'w:' + kind[4:])) as t:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            t.addfile(member, io.BytesIO(content))
+
+def test_encrypted_archives(tmp_path):
+    path = tmp_path/'data.zip'
+    archived(path)
+    marked = bytearray(path.read_bytes())
+    for start, at in ((b'PK\3\4', 6), (b'PK\1\2', 8)): marked[marked.index(start) + at] |= 1
+    path.write_bytes(marked)
+    with pytest.raises(DataError, match='encrypted') as e: unpack(path, tmp_path/'out')
+    sentence(e, path)
+
+@pytest.mark.parametrize('kind', ['zip', 'tar', 'tar.gz', 'tar.bz2', 'tar.xz'])
+def test_damaged_archives(tmp_path, kind):
+    path, refused = tmp_path/f'data.{kind}', 0
+    archived(path)
+    whole = path.read_bytes()
+    for k in range(60):
+        path.write_bytes(damaged(whole, np.random.default_rng(k)))
+        try: unpack(path, tmp_path/f'out{k}')
+        except DataError as e:
+            refused += 1
+            assert len(str(e).splitlines()) == 1
+    assert refused > (3 if kind == "tar" else 10) # a tar has no sums for its contents
+
+# A full disk
+
+@contextmanager
+def full_disk():
+    "No file may grow beyond 20 kB; none is compiled, or half of it would be kept."
+    before, compiled = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try: yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = compiled
+
+WRITERS = dict(text=lambda part: part.write_text('x' * 50_000),
+    array=lambda part: np.save(part, np.ones(9_000)),
+               safetensors=lambda part: save_file(dict(a=torch.ones(9_000)), part),
+               torch=lambda part: torch.save(torch.ones(9_000), part),
+               table=lambda part: pd.DataFrame(np.ones((9_000, 3))).to_csv(part),
+               picture=lambda part: Image.fromarray(np.random.default_rng(0).integers(256, size=(200, 200),
+               dtype=np.uint8)).save(part))
+
+def test_a_full_disk_ends_no_process(tmp_path):
+    "HDF5 itself would crash where its file cannot be written to its end."
+    found = xr.Dataset(dict(a=('x', np.random.default_rng(0).random(9_000))))
+    with full_disk(), pytest.raises(DataError, match='the disk is full') as e: write_arrays(found,
+        tmp_path/'found.nc')
+    sentence(e, tmp_path/'found.nc')
+    assert not list(tmp_path.iterdir())
+
+def test_damaged_results_never_reach_hdf5(tmp_path, monkeypatch):
+    "It can crash over them, or read on for ever."
+    found = xr.Dataset(dict(a=('x', np.random.default_rng(0).random(90))))
+    path = write_arrays(found, tmp_path/'found.nc')
+    assert read_arrays(path).equals(found)
+    path.write_bytes(path.read_bytes().replace(b'\x89HDF', b'\x89HDG'))
+    monkeypatch.setattr(h5py, 'File', None)
+    with pytest.raises(DataError, match='not as it was written') as e: read_arrays(path)
+    sentence(e, path)
+
+@pytest.mark.parametrize('kind', WRITERS)
+def test_a_full_disk_is_a_sentence(tmp_path, kind):
+    "What was there stays, and nothing half-written is left."
+    path = tmp_path/f'result.{dict(safetensors="safetensors", picture="png").get(kind, "npy")}'
+    path.write_text('before')
+    with full_disk(), pytest.raises(DataError, match='the disk is full') as e:
+        with whole_file(path) as part: WRITERS[kind](part)
+    sentence(e, path)
+    assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]
+
+# Fuzzing: whatever damage, a reader reads or says what is wrong
+
+class Reader:
+    "A whole file, where it lies, and what reads it; damaged copies take its place."
+    def __init__(self, path, read): self.path, self.read, self.whole = path, read, path.read_bytes()
+
+def picture_reader(folder, mode, ending, read):
+    pixels = np.random.default_rng(0).integers(256, size=(96, 128, 3), dtype=np.uint8)
+    path = folder/f'a{ending}'
+    Image.fromarray(pixels).convert(mode).save(path)
+    return Reader(path, read)
+
+def json_reader(folder, kind):
+    name, content, read = JSON[kind]
+    return Reader(beside(folder, name, content), read)
+
+def panoptic_reader(folder, damaged_part):
+    segments = dict(image_id=1, file_name='a.png', segments_info=[dict(id=7, category_id=1), dict(id=300,
+        category_id=1)])
+    path = beside(folder, 'panoptic.json', COCO | dict(annotations=[segments]))
+    (folder/'panoptic').mkdir()
+    pixels = np.zeros((96, 128, 3), np.uint8)
+    pixels[:50, :, 0], pixels[50:, :, :2] = 7, (44, 1)
+    Image.fromarray(pixels).save(folder/'panoptic/a.png')
+    return Reader(folder/'panoptic/a.png' if damaged_part == 'png' else path, lambda _: masked(path))
+
+def table_reader(folder, encoding):
+    beside(folder, 'unused', '')
+    rows = [f'a,{k % 3},{k * 4}.5,{k * 3}.25,{k * 100},{90 + k}' for k in range(25)]
+    (folder/'fixations.csv').write_text('\n'.join(['image,observer,x,y,t,duration', *rows]), encoding=encoding)
+    return Reader(folder/'fixations.csv', in_folder)
+
+def osie_reader(folder):
+    (folder/'eye').mkdir(parents=True)
+    (folder/'stimuli').mkdir()
+    Image.new('RGB', (800, 600), 'grey').save(folder/'stimuli/1001.jpg')
+    seen = np.zeros(3, [(k, object) for k in ('fix_x', 'fix_y', 'fix_duration')])
+    for k in range(3): seen[k] = tuple(np.arange(5.) + 10 * k for _ in range(3))
+    entry = np.zeros(1, [('img', object), ('subjects', object)])
+    entry[0] = '1001.jpg', seen
+    savemat(folder/'eye/fixations.mat', dict(fixations=entry))
+    return Reader(folder/'eye/fixations.mat', lambda path: read_fixations(folder))
+
+def salicon_reader(folder):
+    for part in ('images/train', 'fixations/train'): (folder/part).mkdir(parents=True)
+    Image.new('RGB', (128, 96), 'grey').save(folder/'images/train/a.jpg')
+    gaze = np.zeros(3, [('location', object), ('fixations', object)])
+    for k in range(3): gaze[k] = (np.ones((20, 2)), np.arange(1., 11).reshape(5, 2))
+    savemat(folder/'fixations/train/a.mat', dict(gaze=gaze, resolution=np.array([96, 128])))
+    return Reader(folder/'fixations/train/a.mat', lambda path: read_fixations(folder))
+
+def pysaliency_reader(folder):
+    "HDF5 of fixations, as pysaliency writes it."
+    beside(folder, 'unused', '')
+    with h5py.File(folder/'stimuli.hdf5', 'w') as f:
+        f.attrs.update(type='FileStimuli', size=1)
+        f['filenames'], f['shapes'] = np.array(['images/a.jpg'], 'S'), np.array([[96, 128, 3]])
+    with h5py.File(folder/'fixations.hdf5', 'w') as f:
+        f.attrs['type'] = 'Fixations'
+        for k, v in dict(x=np.arange(20.), y=np.arange(20.), n=np.zeros(20, int), t=np.arange(20.),
+            subject=np.arange(20) % 3).items(): f[k] = v
+    return Reader(folder/'fixations.hdf5', in_folder)
+
+def safetensors_reader(folder):
+    model = build_model('dinet', backbone='squeezenet1_0', n_bases=4, width=8, phase=2)
+    def read(path):
+        held = read_weights(path)
+        read_recipe(held, path)
+        return load_tensors(model, held, path)
+    return Reader(save_checkpoint(model, folder/'model.safetensors'), read)
+
+def pickled_reader(folder):
+    torch.save(dict(state_dict=dict(a=torch.ones(30), b=torch.ones(3, 4))), folder/'model.pth')
+    return Reader(folder/'model.pth', read_tensors)
+
+def arrays_reader(folder):
+    found = xr.Dataset(dict(iou=(('basis', 'semantic'), np.random.default_rng(0).random((4, 6))),
+        count=('semantic', np.arange(6))),
+                       dict(semantic=list('abcdef')), dict(tau=1.))
+    return Reader(write_arrays(found, folder/'alignment.nc'), read_arrays)
+
+READS = {f'image {ending}': partial(picture_reader, mode='RGB', ending=ending,
+    read=load_rgb) for ending in ('.jpg', '.png', '.bmp', '.tif', '.webp')}
+READS |= dict(mask=partial(picture_reader, mode='L', ending='.png', read=mask_pixels),
+    map=partial(picture_reader, mode='L', ending='.png', read=load_map))
+READS |= {f'json {kind}': partial(json_reader, kind=kind) for kind in JSON}
+READS |= {f'panoptic {part}': partial(panoptic_reader, damaged_part=part) for part in ('png', 'json')}
+READS |= {f'table {encoding}': partial(table_reader, encoding=encoding) for encoding in ('utf-8', 'utf-16')}
+READS |= dict(osie=osie_reader, salicon=salicon_reader, pysaliency=pysaliency_reader,
+    safetensors=safetensors_reader, pickled=pickled_reader, arrays=arrays_reader)
+
+@pytest.mark.parametrize('kind', READS)
+def test_damaged_files_of_every_kind(tmp_path, kind):
+    "Named errors only: one line, no process ended, no memory filled."
+    reader, refused = READS[kind](tmp_path), 0
+    reader.read(reader.path)
+    draws = 2_000 if NIGHTLY else 50
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for k in range(draws):
+        reader.path.write_bytes(damaged(reader.whole, np.random.default_rng([k, len(reader.whole)])))
+        try: reader.read(reader.path)
+        except SaliencyError as e:
+            refused += 1
+            assert '\n' not in str(e), e
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
+    noted(f'{kind}, damaged', files=draws, refused=refused, gigabytes=grown)
+    assert refused and grown < 2

@@ -50,6 +50,19 @@ def test_promises_have_their_tests():
     there = {name for path in (ROOT/'tests').glob('test_*.py') for name in re.findall(r'def (test_\w+)', path.read_text())}
     assert promised and not promised - there, f'no such tests: {sorted(promised - there)}'
 
+def test_every_package_has_an_allowed_licence_and_hashes():
+    "docs/licences.md tells of the packages and versions of the lock, which nothing but these files can take the place of."
+    sys.path.insert(0, str(ROOT/'tools'))
+    try: from licences import is_allowed, locked
+    finally: sys.path.pop(0)
+    rows = re.findall(r'^\| (\S+) \| (\S+) \| (.+) \|$', (ROOT/'docs/licences.md').read_text(encoding='utf-8'), re.MULTILINE)
+    told = {name: version for name, version, _ in rows if name not in ('package', '---')}
+    assert told == locked(), 'requirements.lock has changed: run `python tools/licences.py`'
+    assert not [row for row in rows[2:] if not is_allowed(row[2])]
+    assert not is_allowed('GPL-2.0-only') and not is_allowed('MIT AND Proprietary') and not is_allowed('not said')
+    entries = re.split(r'^(?=[A-Za-z0-9])', (ROOT/'requirements.lock').read_text(encoding='utf-8'), flags=re.MULTILINE)[1:]
+    assert {entry.split('==')[0] for entry in entries} == set(told) and all('--hash=sha256:' in e for e in entries)
+
 def test_links_of_readme_exist():
     links = re.findall(r'\]\((?!\w+:|#)([^)#\s]+)', (ROOT/'README.md').read_text(encoding='utf-8'))
     assert not [link for link in links if not (ROOT/link).exists()]

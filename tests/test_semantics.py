@@ -8,8 +8,9 @@ from matplotlib.path import Path as Outline
 from pycocotools import mask as rle
 from scipy.io import savemat
 from saliency_nb.core import DataError, ParameterError, Problems
-from saliency_nb.semantics import (BoxRegions, InstanceRegions, box_coverage, coco_regions, covered, gqa_regions, mask_coverage, mask_regions, osie_regions, read_regions, run_lengths,
-    segment_rle, vg_regions)
+from saliency_nb.outlines import run_lengths, segment_rle
+from saliency_nb.semantics import (BoxRegions, InstanceRegions, box_coverage, coco_regions, covered, gqa_regions, mask_coverage, mask_regions, osie_regions, read_regions,
+    vg_regions)
 from saliency_nb.vocabulary import category, coco_index, make_vocabulary, object_name, read_vocabulary, table, uncategorised, write_vocabulary
 
 ROOT = Path(__file__).parent.parent
