@@ -17,7 +17,7 @@ import torch.distributed as dist
 from scipy.special import logit
 from scipy.stats import rv_histogram
 from . import core
-from .core import DataError, ParameterError, fingerprint, fingerprint_files
+from .core import DataError, ParameterError, fingerprint, fingerprint_files, is_intact
 from .core import read_json, rng, whole_file, write_json
 from .bases import FactorizedSaliency
 from .hosts import model_fingerprint
@@ -148,7 +148,8 @@ def accumulate(
     number, processes = process()
     code = fingerprint_files(Path(core.__file__).parent.glob('*.py')) if folder else ''
     name = f'{code}_{stamp}'
-    old = [torch.load(f) for f in sorted(Path(folder).glob(f'{name}_*.pt'))] if folder else []
+    kept = sorted(Path(folder).glob(f'{name}_*.pt')) if folder else []
+    old = [torch.load(f) for f in kept if is_intact(f)]
     done = sum((o['done'] for o in old), torch.zeros(images, dtype=bool))
     if processes > 1: dist.barrier() # all have looked before one writes
     left = (~done).nonzero()[number::processes, 0].tolist()

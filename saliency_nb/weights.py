@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'WRAPPERS', 'read_weights', 'load_plain', 'holds_tensors', 'state_dict_in', 'unwrapped', 'read_tensors',
-           'load_tensors']
+           'load_tensors', 'write_tensors']
 
 # %% ../nbs/19_weights.ipynb #1900e003
 from argparse import Namespace
@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from .core import CheckpointError
+from safetensors.torch import load_file, save
+from .core import CheckpointError, whole_file
 
 # %% ../nbs/19_weights.ipynb #15f6410f
 def read_weights(
@@ -91,3 +91,13 @@ def load_tensors(
     if broken: raise CheckpointError(f'{path}: {broken[0]} holds numbers that are not finite; give the checkpoint of another epoch.')
     module.load_state_dict({k: v.float() for k, v in given.items()}, strict=False)
     return module
+
+# %% ../nbs/19_weights.ipynb #6979f354
+def write_tensors(
+    tensors: dict, # name -> tensor, contiguous
+    path, # .safetensors file to write
+    **metadata: str, # texts that go along
+) -> Path: # the file
+    "Write tensors, whole or not at all."
+    with whole_file(path) as part: part.write_bytes(save(tensors, metadata or None))
+    return Path(path)
