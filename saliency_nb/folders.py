@@ -198,7 +198,7 @@ class RunFolder:
         known = self.record['stages'].get(name, {})
         broken = self.damaged(name)
         for f in broken: print(f'{name}: {f} is not as it was written, made again')
-        if known.get('fingerprint') != own or broken:
+        if known.get('fingerprint') != own or 'made' not in known or broken:
             self.record['stages'].pop(name, None)
             self.save() # a crash from here on leaves no valid stage
             self.make(name, make, files, fingerprint=own, inputs=inputs)
@@ -253,9 +253,10 @@ def record_of(
     "The record of a run, run.json; raises `DataError` where it is missing or something else."
     run = Path(run)
     path = run if run.is_file() else existing_file(run/'run.json', 'the record of a run')
-    record = read_json(path)
+    try: record = read_json(path)
+    except DataError: record = None
     if isinstance(record, dict) and {'parameters', 'stages'} <= record.keys(): return record
-    raise DataError(f'{path}: not the record of a run of this package; give the folder of a run, '
+    raise DataError(f'{path}: not the record of a run of this package, or damaged; give the folder of a run, '
                     'or remove this file.')
 
 # %% ../nbs/56_folders.ipynb #56d00002
@@ -284,7 +285,7 @@ def guard(self: RunFolder,
     "Raise `ParameterError` where a model is there that was trained otherwise, unless it may be made again."
     known = self.record['stages'].get(name, {})
     if self.retrain or not self.holds(name): return
-    apart = told_apart(known['inputs'], asked) if known else 'in a way that run.json does not tell'
+    apart = told_apart(known.get('inputs', {}), asked) if known else 'in a way that run.json does not tell'
     if not apart: return
     raise ParameterError(f'{self.path}: holds a model ({name}) trained {apart}; leave these options out to '
                          'use it (saliency-nb COMMAND RUN), --retrain makes it again, or choose another --out.')
