@@ -11,7 +11,7 @@ __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'FITTED', 'QUIE
            'named_run', 'source_of', 'given', 'given_data', 'fit_options', 'fit', 'run_options', 'run_models',
            'family_parameters', 'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage',
            'compare_options', 'compare', 'run_option', 'report_options', 'report', 'explore_options', 'explore',
-           'parser', 'stoppable', 'main']
+           'parser', 'stoppable', 'refused', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, signal, subprocess, sys, threading
@@ -555,11 +555,16 @@ def stoppable(): # yields the signals that have come
     try: yield came
     finally: signal.signal(signal.SIGTERM, before)
 
+def refused(
+    sentence: str,
+):
+    "Say why a command ends; of several processes the first one does."
+    if os.environ.get('LOCAL_RANK', '0') == '0': print(f'saliency-nb: {sentence}', file=sys.stderr)
+
 def main(
     arguments: list | None = None, # None: those of the process
 ) -> int: # exit code
     "Entry point of `saliency-nb`."
-    def refused(sentence): print(f'saliency-nb: {sentence}', file=sys.stderr)
     stops = []
     try:
         args = parser().parse_args(arguments)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['IMAGES', 'LEFT_BEHIND', 'PART', 'NAMES', 'SaliencyError', 'DataError', 'CheckpointError', 'ParameterError',
            'existing_folder', 'existing_file', 'Problem', 'Problems', 'is_hidden', 'files_in', 'folders_in', 'image_id',
-           'whole_file', 'is_running', 'remove_parts', 'is_intact', 'writable_folder', 'write_json', 'read_json',
-           'open_json', 'read_table', 'fingerprint', 'fingerprint_files', 'fingerprint_code', 'versions',
-           'git_revision', 'derived_seed', 'rng', 'Progress', 'duration']
+           'whole_file', 'is_running', 'remove_parts', 'writable_folder', 'write_json', 'read_json', 'open_json',
+           'read_table', 'fingerprint', 'fingerprint_files', 'fingerprint_code', 'versions', 'git_revision',
+           'derived_seed', 'rng', 'Progress', 'duration']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
-import codecs, hashlib, io, json, os, re, subprocess, tempfile, threading, time, unicodedata, zipfile
+import codecs, hashlib, io, json, os, re, subprocess, tempfile, threading, time, unicodedata
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -165,15 +165,6 @@ def remove_parts(
     for part in Path(folder).rglob('.*.part*'):
         whose = PART.search(part.name)
         if whose and not is_running(int(whose[1])): part.unlink(missing_ok=True)
-
-# %% ../nbs/10_core.ipynb #ebc263bc
-def is_intact(
-    path, # zip archive, such as `torch.save` writes
-) -> bool: # all there, and its checksums agree
-    "Whether an archive is as it was written."
-    try:
-        with zipfile.ZipFile(path) as archive: return archive.testzip() is None
-    except Exception: return False # torn files fail in many ways
 
 # %% ../nbs/10_core.ipynb #c0f1e002
 def writable_folder(

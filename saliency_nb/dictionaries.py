@@ -16,7 +16,8 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from .core import ParameterError, Progress, derived_seed, fingerprint, is_intact, whole_file
+from .core import ParameterError, Progress, derived_seed, fingerprint, whole_file
+from .weights import read_kept
 from .bases import ACTIVATE, ReadoutSaliency
 from .training import FrozenFeatures, SaliencyTraining, check_training, train
 
@@ -397,8 +398,8 @@ def fitted_autoencoder(
     found = SparseAutoencoder(model.bases.out_channels, model.host.active, steps, 1024)
     name = fingerprint(hashlib.sha256(places.numpy()).hexdigest(), vars(found), seed)
     file = model.host.kept.folder/f'autoencoder_{name}.pt'
-    if is_intact(file):
-        vars(found).update(torch.load(file))
+    if kept := read_kept(file):
+        vars(found).update(kept)
         return found
     found.fit(places, seed)
     with whole_file(file) as part: torch.save({k: getattr(found, k) for k in LEARNED}, part)

@@ -17,8 +17,9 @@ import torch.distributed as dist
 from scipy.special import logit
 from scipy.stats import rv_histogram
 from . import core
-from .core import DataError, ParameterError, fingerprint, fingerprint_files, is_intact
+from .core import DataError, ParameterError, fingerprint, fingerprint_files
 from .core import read_json, rng, whole_file, write_json
+from .weights import read_kept
 from .bases import FactorizedSaliency
 from .hosts import model_fingerprint
 from .training import process
@@ -149,7 +150,7 @@ def accumulate(
     code = fingerprint_files(Path(core.__file__).parent.glob('*.py')) if folder else ''
     name = f'{code}_{stamp}'
     kept = sorted(Path(folder).glob(f'{name}_*.pt')) if folder else []
-    old = [torch.load(f) for f in kept if is_intact(f)]
+    old = [o for o in map(read_kept, kept) if o]
     done = sum((o['done'] for o in old), torch.zeros(images, dtype=bool))
     if processes > 1: dist.barrier() # all have looked before one writes
     left = (~done).nonzero()[number::processes, 0].tolist()

@@ -27,7 +27,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from .core import DataError, ParameterError, Progress, derived_seed, fingerprint, rng, whole_file
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
-from .checkpoints import WholeCheckpoints, keep_last, resumable
+from .checkpoints import OwnSignals, WholeCheckpoints, keep_last, resumable
 from .hosts import Readout
 from .bases import (PRIOR, FactorizedSaliency, ReadoutSaliency, SaliencyModel, freeze_below_readout,
                                load_checkpoint, recipe_of, recipe_text, save_checkpoint)
@@ -395,7 +395,7 @@ def train(
     out = Path(out)
     history, order = History(out, select_set, say, every, keep, patience), EpochOrder(len(train_set), batch, seed)
     given = dict(default_root_dir=out, logger=TensorBoardLogger(out, name='', version='tensorboard')) | trainer
-    run = lightning_trainer(max_epochs=epochs, callbacks=[history, keep_last(out)], **SETTINGS | given)
+    run = lightning_trainer(max_epochs=epochs, callbacks=[history, keep_last(out), OwnSignals()], **SETTINGS | given)
     out.mkdir(parents=True, exist_ok=True)
     settings = {k: str(v) for k, v in trainer.items() if k not in ('accelerator', 'logger', 'enable_progress_bar')}
     settings = [settings, recipe_of(model), epochs, batch, seed, optimisation, data, len(train_set), len(select_set)]

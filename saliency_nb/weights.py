@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'WRAPPERS', 'read_weights', 'load_plain', 'holds_tensors', 'state_dict_in', 'unwrapped', 'read_tensors',
-           'load_tensors', 'write_tensors']
+           'load_tensors', 'write_tensors', 'read_kept']
 
 # %% ../nbs/19_weights.ipynb #1900e003
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 import torch
@@ -101,3 +102,14 @@ def write_tensors(
     "Write tensors, whole or not at all."
     with whole_file(path) as part: part.write_bytes(save(tensors, metadata or None))
     return Path(path)
+
+# %% ../nbs/19_weights.ipynb #ca93cd30
+def read_kept(
+    path, # file written by `torch.save`
+    **options, # of `torch.load`
+): # what was saved; None: it is not there, or not as it was written
+    "Read what was kept, if it is whole."
+    try:
+        with zipfile.ZipFile(path) as archive: whole = archive.testzip() is None
+        return torch.load(path, weights_only=True, **options) if whole else None
+    except Exception: return None # damaged files fail in many ways

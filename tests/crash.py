@@ -1,11 +1,14 @@
-"""The crash campaign: runs are killed at random moments, one result is damaged, one input is changed, the command is repeated.
+"""The crash campaign: kill a run at a random moment, damage one result, change one input, repeat the command.
 
-It has to end with the tables and weights of an undisturbed run of the same inputs, and to make nothing again that depends on
-neither the change nor the damage; where a trained model is at stake, it has to stop with its sentence first. `make crash`
-does it thirty times and writes bench/crash.csv, `test_crash.py` five times. Most victims are forked from a process that has
-imported everything, since imports take longer than these runs; the others are real commands, of one and of two processes."""
-import argparse, json, os, random, shutil, signal, subprocess, sys, tempfile, time, traceback
+It has to end with the tables and weights of an undisturbed run of the same inputs, and to make nothing again
+that depends on neither the change nor the damage; where a trained model is at stake, it has to stop with its
+sentence first. `make crash` does it thirty times and writes bench/crash.csv, `test_crash.py` five times. Most
+victims are forked from a process that has imported everything, since imports take longer than these runs; the
+others are real commands, of one and of two processes.
+"""
+import argparse, json, os, random, signal, subprocess, sys, tempfile, time, traceback
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 import cv2, pandas as pd, torch, xarray as xr
 from safetensors.torch import load_file
@@ -17,9 +20,9 @@ from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHER = '/dev/shm' # another file system
-TINY = dict(height=64, width=96, features=4, n_bases=4, epochs=2, epochs2=2, batch=4, every=1, min_images=1, top=2)
-TINY |= dict(accelerator='cpu', lr=1e-3, quantile=.8)
-STAGES = ['models', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'controls', 'people', 'maps']
+TINY = dict(height=64, width=96, features=4, n_bases=4, epochs=2, epochs2=2, batch=4, every=1)
+TINY |= dict(min_images=1, top=2, accelerator='cpu', lr=1e-3, quantile=.8)
+STAGES = 'models scores calibration thresholds dissection contributions controls people maps'.split()
 TRAINED = {'phase1', 'phase2', 'original', 'controls/shuffled'}
 NAMED = {'dissection', 'units', 'contributions', 'people', 'controls/untrained.nc', 'controls/shuffled.nc'}
 EVERYTHING = TRAINED | NAMED | {'scores', 'calibration', 'thresholds', 'maps'}
@@ -91,12 +94,14 @@ def every_stage(options):
 
 def started(kind, place, options, tmpdir):
     "A command of this kind in a process of its own, which writes to `log`."
-    options = TINY | dict(data=place/'world', weights=place/'weights.safetensors', out=place/'run') | options
+    places = dict(data=place/'world', weights=place/'weights.safetensors', out=place/'run')
+    options = TINY | places | options
     if kind == 'forked': return Forked(place, options, tmpdir)
     flags = ['--retrain'] if options.pop('retrain', False) else []
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
-    name = dict(run=['run', '--model', 'dinet'], two=['train', '--model', 'dinet', '--devices', '2'])[kind]
-    env = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1', TMPDIR=tmpdir or tempfile.gettempdir())
+    name = dict(run=['run'], two=['train', '--devices', '2'])[kind] + ['--preset', 'tiny', '--model', 'dinet']
+    env = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
+    env |= dict(TMPDIR=tmpdir or tempfile.gettempdir())
     with open(place/'log', 'w') as file:
         line = [sys.executable, '-m', 'saliency_nb.cli', *name, *words, *flags]
         return subprocess.Popen(line, env=env, stdout=file, stderr=file)
@@ -108,7 +113,7 @@ def ended(process, seconds):
     return process.poll() is not None
 
 def killed(process, moment, place):
-    "Kill a process, and wait until those that it has started notice."
+    "Kill a process, and wait until those that it has started notice: the last that it said."
     over = ended(process, moment)
     if not over: os.kill(process.pid, signal.SIGKILL)
     ended(process, 10)
@@ -121,16 +126,23 @@ def killed(process, moment, place):
 def command_lines():
     "Of all processes but this one."
     for file in Path('/proc').glob('[0-9]*/cmdline'):
-        try: yield file.read_bytes().decode(errors='replace') if file.parent.name != str(os.getpid()) else ''
+        if file.parent.name == str(os.getpid()): continue
+        try: yield file.read_bytes().decode(errors='replace')
         except OSError: pass # it has ended
 
 def is_locked(run):
     "Whether a process holds the lock of a run, as /proc/locks tells."
     if not (run/'.lock').exists(): return False
-    return any(line.split()[5].endswith(f":{(run/'.lock').stat().st_ino}") for line in open('/proc/locks'))
+    number = f":{(run/'.lock').stat().st_ino} "
+    return number in Path('/proc/locks').read_text()
+
+def trains(process, place):
+    "Wait until a command has imported everything and trains."
+    log = place/'log'
+    while 'epoch 0/' not in log.read_text(): assert not ended(process, .05), log.read_text()
 
 def finished(kind, place, options, tmpdir=None):
-    "Repeat a command until it is done; as often as its sentences tell what to do. What was said, the sentences."
+    "Repeat a command, and do what its sentences say, until it is done: what was said, the sentences."
     sentences = []
     for _ in range(4):
         process = started(kind, place, options, tmpdir)
@@ -158,13 +170,17 @@ def damaged(run, draw):
     files = results(run)
     if not files: return '', ''
     file, how = draw.choice(files), draw.choice(['truncated', 'emptied', 'deleted', 'flipped', 'braces'])
-    whole = file.read_bytes()
-    at = draw.randrange(len(whole)) if whole else 0
-    changed = dict(truncated=whole[:len(whole) // 2], emptied=b'', braces=b'{}', deleted=None)
-    changed['flipped'] = whole[:at] + bytes(b ^ 255 for b in whole[at:at + 3]) + whole[at + 3:]
     if how == 'deleted': file.unlink()
-    else: file.write_bytes(changed[how])
+    else: file.write_bytes(changed(file.read_bytes(), how, draw))
     return str(file.relative_to(run)), how
+
+def changed(whole, how, draw):
+    "Other bytes."
+    if how == 'braces': return b'{}'
+    if how == 'truncated': return whole[:len(whole) // 2]
+    if how == 'emptied' or not whole: return b''
+    at = draw.randrange(len(whole))
+    return whole[:at] + bytes(b ^ 255 for b in whole[at:at + 3]) + whole[at + 3:]
 
 def known_stages(run):
     "Finished stages, with their files."
@@ -172,11 +188,17 @@ def known_stages(run):
     except (OSError, ValueError): return {}
     return {name: list(s['contents']) for name, s in stages.items() if 'made' in s}
 
-def differences(run, reference):
-    "Results that are not those of an undisturbed run."
-    def kept(folder): return {f.relative_to(folder) for f in results(folder) if f.suffix in TABLES and f.name not in PRIVATE}
-    other = kept(run) ^ kept(reference)
-    return sorted(map(str, other)) + [str(f) for f in kept(run) & kept(reference) if not same(run/f, reference/f)]
+def differences(kind, run, reference):
+    "Results that are not those of an undisturbed run; `run` makes figures, and no maps where there are names."
+    mine, theirs = tables(run), tables(reference)
+    other = {f for f in mine & theirs if not same(run/f, reference/f)}
+    lacking = mine ^ theirs if kind != 'run' else {f for f in theirs - mine if f.parts[0] != 'maps'}
+    return sorted(map(str, other | lacking))
+
+def tables(run):
+    "Weights, tables and maps of a run."
+    files = [f for f in results(run) if f.suffix in TABLES and f.name not in PRIVATE]
+    return {f.relative_to(run) for f in files}
 
 def same(one, two):
     "Whether two results are equal, number for number."
@@ -190,78 +212,81 @@ def must_stop(run, file, stages, change):
     "Whether a trained model is at stake."
     trained = {name for name in stages if name in TRAINED}
     own = any(file in files for name, files in stages.items() if name in trained)
-    begun = [f for f in run.rglob('last.ckpt') if f.stat().st_size >= 0]
-    return own or CHANGES[change][2] == EVERYTHING and bool(trained or begun)
+    begun = any(run.rglob('last.ckpt'))
+    return own or CHANGES[change][2] == EVERYTHING and (bool(trained) or begun)
 
 def again(said, stages, file, change):
     "Stages that were made again, but depend on nothing that was changed or damaged."
     def of(name): return any(file == f or file.startswith(f'{f}/') for f in stages[name])
     fresh = [name for name in stages if name not in CHANGES[change][2] and not of(name)]
-    return [name for name in fresh if f'\n{name}: unchanged' not in f'\n{said}']
+    return ''.join(f' made again: {name}' for name in fresh if f'\n{name}: unchanged' not in f'\n{said}')
 
 class Campaign:
     "Trials in one folder, with the undisturbed runs they are compared with."
     def __init__(self, folder, seed, short):
-        self.folder, self.draw, self.references, self.seconds = folder, random.Random(seed), {}, {}
+        self.folder, self.draw = Path(folder), random.Random(seed)
+        self.references, self.seconds = {}, dict(two=3., run=8.) # of training
         self.options = dict(control=True) if short else dict(original=True, shuffled=True)
-        self.stages = ['scored image', 'top', 'nothing', 'weights'] if short else list(CHANGES)
+        self.changes = ['scored image', 'top', 'nothing', 'weights'] if short else list(CHANGES)
 
-    def place(self, name, change='nothing'):
+    def place(self, name):
         "A folder with inputs of its own."
         place = self.folder/name
         make_world(place/'world', n_images=20, size=(64, 96), seed=0)
         weights(place, seed=0)
-        return self.changed(place, change)
-
-    def changed(self, place, change):
-        if CHANGES[change][0]: CHANGES[change][0](place)
         return place
 
-    def reference(self, kind, change):
-        "The run folder of an undisturbed run."
-        key = 'two' if kind == 'two' else 'one', change
-        if key not in self.references:
-            place, start = self.place('_'.join(key).replace(' ', '_'), change), time.monotonic()
-            _, sentences = finished('two' if kind == 'two' else 'forked', place, self.asked(kind, change))
-            assert not sentences, sentences
-            self.references[key], self.seconds[key[0]] = place/'run', time.monotonic() - start
-        return self.references[key]
+    def change(self, place, name):
+        if CHANGES[name][0]: CHANGES[name][0](place)
 
     def asked(self, kind, change):
         return ({} if kind == 'two' else self.options) | CHANGES[change][1]
 
+    def reference(self, kind, change):
+        "An undisturbed run."
+        kind = 'two' if kind == 'two' else 'forked'
+        if (kind, change) in self.references: return self.references[kind, change]
+        place, start = self.place(f'{kind} {change}'), time.monotonic()
+        self.change(place, change)
+        _, sentences = finished(kind, place, self.asked(kind, change))
+        assert not sentences, sentences
+        self.seconds.setdefault(kind, time.monotonic() - start) # the first, which changes nothing
+        return self.references.setdefault((kind, change), place/'run')
+
     def trial(self, number, kind, share, tmpdir):
         "Kill, damage, change, repeat; what happened."
         self.reference(kind, 'nothing')
-        change = self.draw.choice(self.stages)
-        reference, place = self.reference(kind, change), self.place(f'trial_{number}')
-        moment = share * self.seconds['two' if kind == 'two' else 'one'] + dict(forked=0, two=3, run=12)[kind]
-        at = killed(started(kind, place, self.asked(kind, 'nothing'), tmpdir), moment, place)
-        stages, run = known_stages(place/'run'), place/'run'
-        file, how = damaged(run, self.draw) if run.exists() else ('', '')
-        stop = must_stop(run, file, stages, change)
-        self.changed(place, change)
-        said, sentences = finished(kind, place, self.asked(kind, change), tmpdir)
-        found = self.faults(run, reference, bool(sentences) != stop and file != 'run.json', sentences)
-        if file != 'run.json': found += [f'made again: {name}' for name in again(said, stages, file, change)]
-        row = dict(trial=number, process=kind, tmpdir=tmpdir or '', moment=round(moment, 2), killed_at=at)
-        row |= dict(finished=len(stages), file=file, damage=how, change=change)
-        shutil.rmtree(place) if not found else None
-        return row | dict(stopped=' / '.join(sentences).replace(str(self.folder), ''), faults=', '.join(found))
+        place, change = self.place(f'trial_{number}'), self.draw.choice(self.changes)
+        asked = partial(self.asked, kind)
+        process = started(kind, place, asked('nothing'), tmpdir)
+        if kind != 'forked': trains(process, place)
+        at = killed(process, share * self.seconds[kind], place)
+        stages = known_stages(place/'run')
+        file, how = damaged(place/'run', self.draw)
+        stop = must_stop(place/'run', file, stages, change)
+        self.change(place, change)
+        said, sentences = finished(kind, place, asked(change), tmpdir)
+        row = dict(trial=number, process=kind, tmpdir=tmpdir or '', killed_at=at, finished=len(stages), file=file)
+        row |= dict(damage=how, change=change, stopped=' / '.join(sentences).replace(str(place), ''))
+        row['faults'] = self.faults(kind, place/'run', change)
+        if file == 'run.json': return row # what had been made is not known any more
+        if bool(sentences) != stop: row['faults'] += ' stopped' if sentences else ' not stopped'
+        return row | dict(faults=row['faults'] + again(said, stages, file, change))
 
-    def faults(self, run, reference, unexpected, sentences):
-        "What is not as it should be, after all."
-        found = [f'differs: {f}' for f in differences(run, reference)]
-        found += [f'left: {f.name}' for f in [*run.rglob('.*.part*'), *run.glob('partial')]]
-        return found + [f'stopped: {sentences}'] * unexpected
+    def faults(self, kind, run, change):
+        "What differs from an undisturbed run, and what has been left behind."
+        other = differences(kind, run, self.reference(kind, change))
+        left = [f.name for f in [*run.rglob('.*.part*'), *run.glob('partial')]]
+        return ''.join([f' differs: {f}' for f in other] + [f' left: {f}' for f in left])
+
+KINDS = {9: 'two', 19: 'two', 29: 'two', 14: 'run', 24: 'run'} # of a trial; the others are forked
 
 def campaign(trials, seed, folder, short=False):
     "All trials, as a table."
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    every, rows = Campaign(Path(folder), seed, short), []
+    every, rows = Campaign(folder, seed, short), []
     for n in range(trials):
-        kind = 'forked' if short else {9: 'two', 19: 'two', 29: 'two', 14: 'run', 24: 'run'}.get(n, 'forked')
+        kind = 'forked' if short else KINDS.get(n, 'forked')
         share = (n + every.draw.random()) / trials if kind == 'forked' else every.draw.random()
         rows.append(every.trial(n, kind, share, OTHER if n % 2 and os.path.isdir(OTHER) else None))
         print({k: v for k, v in rows[-1].items() if v != ''}, flush=True)
