@@ -11,7 +11,7 @@ __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'FITTED', 'QUIE
            'named_run', 'source_of', 'given', 'given_data', 'fit_options', 'fit', 'run_options', 'run_models',
            'family_parameters', 'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage',
            'compare_options', 'compare', 'run_option', 'report_options', 'report', 'explore_options', 'explore',
-           'parser', 'stoppable', 'refused', 'main']
+           'parser', 'stoppable', 'complain', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, signal, subprocess, sys, threading
@@ -555,7 +555,7 @@ def stoppable(): # yields the signals that have come
     try: yield came
     finally: signal.signal(signal.SIGTERM, before)
 
-def refused(
+def complain(
     sentence: str,
 ):
     "Say why a command ends; of several processes the first one does."
@@ -570,13 +570,13 @@ def main(
         args = parser().parse_args(arguments)
         with stoppable() as stops: args.do(args)
     except SaliencyError as e:
-        refused(e)
+        complain(e)
         return 1
     except OSError as e:
-        refused(f"{e.filename or 'a file'}: {e.strerror or e}; look at this path and its permissions.")
+        complain(f"{e.filename or 'a file'}: {e.strerror or e}; look at this path and its permissions.")
         return 1
     except KeyboardInterrupt:
-        refused(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')
+        complain(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')
         return 143 if stops else 130
     return 0
 

@@ -8,7 +8,6 @@ others are real commands, of one and of two processes.
 """
 import argparse, json, os, random, signal, subprocess, sys, tempfile, time, traceback
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 import cv2, pandas as pd, torch, xarray as xr
 from safetensors.torch import load_file
@@ -189,7 +188,7 @@ def known_stages(run):
     return {name: list(s['contents']) for name, s in stages.items() if 'made' in s}
 
 def differences(kind, run, reference):
-    "Results that are not those of an undisturbed run; `run` makes figures, and no maps where there are names."
+    "Results that are not those of an undisturbed run; `run` makes figures, too, and no maps."
     mine, theirs = tables(run), tables(reference)
     other = {f for f in mine & theirs if not same(run/f, reference/f)}
     lacking = mine ^ theirs if kind != 'run' else {f for f in theirs - mine if f.parts[0] != 'maps'}
@@ -208,7 +207,7 @@ def same(one, two):
     a, b = load_file(one), load_file(two)
     return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
 
-def must_stop(run, file, stages, change):
+def must_stop(run, stages, file, change):
     "Whether a trained model is at stake."
     trained = {name for name in stages if name in TRAINED}
     own = any(file in files for name, files in stages.items() if name in trained)
@@ -226,7 +225,8 @@ class Campaign:
     def __init__(self, folder, seed, short):
         self.folder, self.draw = Path(folder), random.Random(seed)
         self.references, self.seconds = {}, dict(two=3., run=8.) # of training
-        self.options = dict(control=True) if short else dict(original=True, shuffled=True)
+        short_ones = dict(control=False, epochs=1, epochs2=1)
+        self.options = short_ones if short else dict(original=True, shuffled=True)
         self.changes = ['scored image', 'top', 'nothing', 'weights'] if short else list(CHANGES)
 
     def place(self, name):
@@ -253,25 +253,28 @@ class Campaign:
         self.seconds.setdefault(kind, time.monotonic() - start) # the first, which changes nothing
         return self.references.setdefault((kind, change), place/'run')
 
-    def trial(self, number, kind, share, tmpdir):
+    def victim(self, kind, place, share, tmpdir):
+        "Start a command and kill it when this share of its time is over: the last that it said."
+        process = started(kind, place, self.asked(kind, 'nothing'), tmpdir)
+        if kind != 'forked': trains(process, place)
+        return killed(process, share * self.seconds[kind], place)
+
+    def trial(self, kind, share, tmpdir):
         "Kill, damage, change, repeat; what happened."
         self.reference(kind, 'nothing')
-        place, change = self.place(f'trial_{number}'), self.draw.choice(self.changes)
-        asked = partial(self.asked, kind)
-        process = started(kind, place, asked('nothing'), tmpdir)
-        if kind != 'forked': trains(process, place)
-        at = killed(process, share * self.seconds[kind], place)
-        stages = known_stages(place/'run')
-        file, how = damaged(place/'run', self.draw)
-        stop = must_stop(place/'run', file, stages, change)
+        place, change = self.place(f'trial_{self.draw.getrandbits(32)}'), self.draw.choice(self.changes)
+        run, row = place/'run', dict(change=change, killed_at=self.victim(kind, place, share, tmpdir))
+        stages = known_stages(run)
+        row['file'], row['damage'] = damaged(run, self.draw)
+        asked = dict(stages=stages, file=row['file'], change=change)
+        stop = must_stop(run, **asked)
         self.change(place, change)
-        said, sentences = finished(kind, place, asked(change), tmpdir)
-        row = dict(trial=number, process=kind, tmpdir=tmpdir or '', killed_at=at, finished=len(stages), file=file)
-        row |= dict(damage=how, change=change, stopped=' / '.join(sentences).replace(str(place), ''))
-        row['faults'] = self.faults(kind, place/'run', change)
-        if file == 'run.json': return row # what had been made is not known any more
+        said, sentences = finished(kind, place, self.asked(kind, change), tmpdir)
+        row |= dict(finished=len(stages), stopped=' / '.join(sentences).replace(str(place), ''))
+        row['faults'] = self.faults(kind, run, change)
+        if row['file'] == 'run.json': return row # what had been made is not known any more
         if bool(sentences) != stop: row['faults'] += ' stopped' if sentences else ' not stopped'
-        return row | dict(faults=row['faults'] + again(said, stages, file, change))
+        return row | dict(faults=row['faults'] + again(said, **asked))
 
     def faults(self, kind, run, change):
         "What differs from an undisturbed run, and what has been left behind."
@@ -288,7 +291,9 @@ def campaign(trials, seed, folder, short=False):
     for n in range(trials):
         kind = 'forked' if short else KINDS.get(n, 'forked')
         share = (n + every.draw.random()) / trials if kind == 'forked' else every.draw.random()
-        rows.append(every.trial(n, kind, share, OTHER if n % 2 and os.path.isdir(OTHER) else None))
+        tmpdir = OTHER if n % 2 and os.path.isdir(OTHER) else None
+        how = dict(trial=n, process=kind, tmpdir=tmpdir or '')
+        rows.append(how | every.trial(kind, share, tmpdir))
         print({k: v for k, v in rows[-1].items() if v != ''}, flush=True)
     return pd.DataFrame(rows)
 
