@@ -99,7 +99,7 @@ def started(kind, place, options, tmpdir):
     flags = ['--retrain'] if options.pop('retrain', False) else []
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     name = dict(run=['run'], two=['train', '--devices', '2'])[kind] + ['--preset', 'tiny', '--model', 'dinet']
-    env = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
+    env = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1', OMP_NUM_THREADS='1')
     env |= dict(TMPDIR=tmpdir or tempfile.gettempdir())
     with open(place/'log', 'w') as file:
         line = [sys.executable, '-m', 'saliency_nb.cli', *name, *words, *flags]
@@ -284,11 +284,11 @@ class Campaign:
 
 KINDS = {9: 'two', 19: 'two', 29: 'two', 14: 'run', 24: 'run'} # of a trial; the others are forked
 
-def campaign(trials, seed, folder, short=False):
-    "All trials, as a table."
+def campaign(trials, seed, folder, short=False, first=0):
+    "All trials from a first one on, as a table."
     torch.set_num_threads(1)
     every, rows = Campaign(folder, seed, short), []
-    for n in range(trials):
+    for n in range(first, trials):
         kind = 'forked' if short else KINDS.get(n, 'forked')
         share = (n + every.draw.random()) / trials if kind == 'forked' else every.draw.random()
         tmpdir = OTHER if n % 2 and os.path.isdir(OTHER) else None
@@ -300,10 +300,12 @@ def campaign(trials, seed, folder, short=False):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--trials', type=int, default=30)
+    parser.add_argument('--first', type=int, default=0, help='number of the first, where others do the rest')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--log', help='.csv for what happened')
     parser.add_argument('--short', action='store_true', help='smaller runs, without real commands')
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder: table = campaign(args.trials, args.seed, folder, args.short)
+    with tempfile.TemporaryDirectory() as folder:
+        table = campaign(args.trials, args.seed, folder, args.short, args.first)
     if args.log: table.assign(seed=args.seed).to_csv(args.log, index=False)
     sys.exit(int((table.faults != '').any()))
