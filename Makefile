@@ -1,4 +1,4 @@
-# make run | test | nightly | osie | models | planted | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
+# make run | test | nightly | crash | osie | models | planted | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
 PYTHON := $(shell command -v python3.11 2>/dev/null || command -v python3)
 BIN    := $(CURDIR)/.venv/bin
 READY  := .venv/.ready
@@ -8,7 +8,7 @@ UV     := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv
 export PATH := $(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # every process would compile torch and all else it imports again: 20 CPU seconds each
 
-.PHONY: run osie models planted test nightly prepare notebooks readme docs lock clean
+.PHONY: run osie models planted test nightly crash prepare notebooks readme docs lock clean
 
 run: $(READY)
 	saliency-nb world data/world
@@ -43,6 +43,10 @@ test: $(READY)
 # calibrations with as many draws as their claims need; the numbers go to bench/nightly.csv
 nightly: $(READY)
 	NIGHTLY=1 pytest $$(grep -l 'NIGHTLY\|noted(' tests/test_*.py)
+
+# kill runs at random moments, damage results, change inputs, repeat: what happened goes to bench/crash.csv
+crash: $(READY)
+	OMP_NUM_THREADS=1 python tests/crash.py --log bench/crash.csv
 
 # before a commit: package, notebooks and README in step, then everything tested (the tests check the README too)
 prepare: $(READY)

@@ -17,10 +17,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from .core import CheckpointError, DataError, ParameterError, parsed_json, whole_file
-from .weights import load_tensors, read_weights, state_dict_in, unwrapped
+from .weights import load_tensors, read_weights, state_dict_in, unwrapped, write_tensors
 from .hosts import Backbone, build_host, conv, resized
 
 # %% ../nbs/22_bases.ipynb #f74e6f04
@@ -349,8 +348,7 @@ def save_checkpoint(
 ) -> Path: # the file
     "Write a model, whole or not at all, with the recipe to build it again."
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with whole_file(path) as part: save_file(tensors, part, metadata=dict(saliency_nb=recipe_text(model)))
-    return Path(path)
+    return write_tensors(tensors, path, saliency_nb=recipe_text(model))
 
 # %% ../nbs/22_bases.ipynb #cd284b90
 AUTHORS = dict(dinet=dict(bases='decoder.prototype.weight', readout=('decoder.sal_decoder.weight', 'decoder.sal_decoder_1.weight')),

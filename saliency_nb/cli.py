@@ -558,7 +558,8 @@ def stoppable(): # yields the signals that have come
 def refuse(
     sentence, # that says why
 ):
-    "Print why a command ends; what a terminal would obey, and names without end, are left out."
+    "Print why a command ends, once; what a terminal would obey, and names without end, are left out."
+    if os.environ.get('LOCAL_RANK', '0') != '0': return # of several processes the first one says it
     shown = ''.join(c if c.isprintable() else '?' for c in str(sentence))
     if len(shown) > 2_000: shown = f'{shown[:1_000]} ... {shown[-1_000:]}'
     print(f'saliency-nb: {shown}', file=sys.stderr)

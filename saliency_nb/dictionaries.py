@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 import numpy as np, torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from .core import ParameterError, Progress, derived_seed, fingerprint, whole_file
+from .weights import read_kept
 from .bases import ACTIVATE, ReadoutSaliency
 from .training import FrozenFeatures, SaliencyTraining, check_training, train
 
@@ -400,12 +400,12 @@ def fitted_autoencoder(
     steps = max(100, PASSES * len(places) // 1024)
     found = SparseAutoencoder(model.bases.out_channels, model.host.active, steps, 1024)
     name = fingerprint(hashlib.sha256(places.numpy()).hexdigest(), vars(found), seed)
-    file = model.host.kept.folder/f'autoencoder_{name}.safetensors'
-    if file.is_file():
-        vars(found).update(load_file(file))
+    file = model.host.kept.folder/f'autoencoder_{name}.pt'
+    if kept := read_kept(file):
+        vars(found).update(kept)
         return found
     found.fit(places, seed)
-    with whole_file(file) as part: save_file({k: getattr(found, k) for k in LEARNED}, part)
+    with whole_file(file) as part: torch.save({k: getattr(found, k) for k in LEARNED}, part)
     return found
 
 LEARNED = 'weight', 'atoms', 'bias', 'centre' # of an autoencoder

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, pandas as pd, torch, xarray as xr
 from torch.nn.utils.rnn import pad_sequence
-from .core import DataError, ParameterError, fingerprint
+from .core import DataError, ParameterError, fingerprint, fingerprint_files
 from .core import read_json, versions, write_json
 from .fixations import read_image
 from .bases import FactorizedSaliency, basis_saliency, basis_weights
@@ -267,7 +267,8 @@ def one_pass(
         some = batch_of(probe.some(positions), model, tau)
         for a in accumulators: a.add(some)
     made_with = [(type(a).__name__, a.stamp) for a in accumulators]
-    stamp = fingerprint(shown, probe.hash, probe.size, float(tau), made_with) if folder else ''
+    pictures = [p for p in map(probe.regions.image_path, probe.ids) if folder and Path(p).is_file()]
+    stamp = fingerprint(shown, probe.hash, fingerprint_files(pictures), probe.size, float(tau), made_with)
     accumulate(accumulators, len(probe), add, batch, folder, stamp)
 
 # %% ../nbs/33_dissection.ipynb #73b9b6d6

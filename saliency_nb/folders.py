@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['WORDS', 'TYPES', 'COUNTS', 'LEAST', 'MOST', 'WORKING', 'PLACES', 'APART', 'analysis_path', 'literal_path',
            'declared_parameters', 'analysis_parameters', 'whole_number', 'finite_number', 'texts', 'typed',
-           'check_range', 'checked_parameters', 'own_parameters', 'epoch_numbers', 'working_in', 'RunFolder',
-           'absolute_paths', 'relative_paths', 'told_apart', 'whole_notebook', 'located', 'recorded_parameters']
+           'check_range', 'checked_parameters', 'own_parameters', 'epoch_numbers', 'working_in', 'content_of', 'held',
+           'RunFolder', 'absolute_paths', 'relative_paths', 'told_apart', 'whole_notebook', 'located',
+           'recorded_parameters']
 
 # %% ../nbs/56_folders.ipynb #56f00003
 import ast, fcntl, json, math, os, time
@@ -15,8 +16,8 @@ from pathlib import Path
 import nbformat, numpy as np, papermill as pm
 from fastcore.basics import patch
 from . import core
-from .core import (DataError, ParameterError, fingerprint, fingerprint_code, versions, writable_folder,
-                              write_json)
+from .core import (DataError, ParameterError, fingerprint, fingerprint_code, fingerprint_files,
+                              remove_parts, versions, writable_folder, write_json)
 from .models import record_of
 from .training import check_training
 
@@ -154,8 +155,25 @@ def working_in(
         file.write(str(os.getpid()))
         file.flush()
         WORKING.add(folder)
+        remove_parts(folder)
         try: yield
         finally: WORKING.discard(folder)
+
+# %% ../nbs/56_folders.ipynb #08b8047f
+def content_of(
+    result: Path, # file or folder
+) -> str: # 16 hexadecimal digits; '' where there is none
+    "Hash of what a stage has written."
+    files = [result, *result.rglob('*')]
+    there = [f for f in files if f.is_file()]
+    return fingerprint_files(there) if there else ''
+
+# %% ../nbs/56_folders.ipynb #fa15098d
+def held(
+    **files, # name -> path
+) -> dict: # name -> 16 hexadecimal digits
+    "Hashes of files; what is no file (the name of weights, say) is left out."
+    return {k: fingerprint_files([f]) for k, f in files.items() if f and os.path.isfile(f)}
 
 # %% ../nbs/56_folders.ipynb #b228ee08
 PLACES = 'data', 'probe', 'checkpoint', 'plugin', 'weights', 'out' # parameters that may be files or folders
@@ -194,30 +212,34 @@ class RunFolder:
         known = self.record['stages'].get(name, {})
         broken = self.damaged(name)
         for f in broken: print(f'{name}: {f} is not as it was written, made again')
-        if known.get('fingerprint') != own or self.missing(files) or broken:
+        if known.get('fingerprint') != own or 'made' not in known or broken:
             self.record['stages'].pop(name, None)
             self.save() # a crash from here on leaves no valid stage
             self.make(name, make, files, fingerprint=own, inputs=inputs)
-        else: print(f'{name}: unchanged since {known["made"]}, not made again')
+        else: print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}, not made again')
         self.note()
         return own
 
-    def missing(self, files) -> list: # those that are not there
-        return [f for f in files if not (self.path/f).exists()]
+    def damaged(self, name) -> list: # results of a stage that are not as they were written, or not there
+        contents = self.record['stages'].get(name, {}).get('contents', {})
+        return [f for f, content in contents.items() if content_of(self.path/f) != content]
 
-    def damaged(self, name) -> list: # files of a stage that have another size than when they were written
-        sizes = self.record['stages'].get(name, {}).get('sizes', {})
-        return [f for f, n in sizes.items() if (self.path/f).is_file() and (self.path/f).stat().st_size != n]
+    def otherwise(self, name) -> str: # '' where nothing differs
+        "Versions of packages that a stage was made with and that are others today; they make nothing stale."
+        old, new = self.record['stages'][name].get('versions', {}), self.asked['versions']
+        apart = [f'{k} {v} (now {new.get(k)})' for k, v in old.items() if k != 'git' and new.get(k) != v]
+        return ' with ' + ', '.join(apart) if apart else ''
 
     def make(self, name, make, files, **known):
         "Make a stage, and record it."
         start = time.time()
         with working_in(self.path): make()
-        if missing := self.missing(files): raise RuntimeError(f'stage {name} did not write {missing[0]}')
+        contents = {f: content_of(self.path/f) for f in files}
+        missing = [f for f, content in contents.items() if not content]
+        if missing: raise RuntimeError(f'stage {name} did not write {missing[0]}')
         seconds = time.time() - start
-        sizes = {f: (self.path/f).stat().st_size for f in files if (self.path/f).is_file()}
-        known |= dict(made=time.strftime('%Y-%m-%d %H:%M:%S'), seconds=round(seconds, 1), sizes=sizes)
-        self.record['stages'][name] = known
+        known |= dict(made=time.strftime('%Y-%m-%d %H:%M:%S'), seconds=round(seconds, 1), contents=contents)
+        self.record['stages'][name] = known | dict(versions=self.asked['versions'])
         print(f'{name}: made in {seconds:.0f} s')
 
     def __truediv__(self, name): return self.path/name
@@ -240,7 +262,8 @@ def relative_paths(
 
 # %% ../nbs/56_folders.ipynb #56d00002
 APART = dict(data='on other images or fixations', phase1='on another phase 1',
-             checkpoint='from another checkpoint', given='elsewhere, with other weights') # in place of values
+             checkpoint='from another checkpoint', given='elsewhere, with other weights',
+             weights='from other weights', plugin='with another plugin') # in place of values
 
 def told_apart(
     recorded: dict, # option -> value, of a training
@@ -263,7 +286,7 @@ def guard(self: RunFolder,
     "Raise `ParameterError` where a model is there that was trained otherwise, unless it may be made again."
     known = self.record['stages'].get(name, {})
     if self.retrain or not self.holds(name): return
-    apart = told_apart(known['inputs'], asked) if known else 'in a way that run.json does not tell'
+    apart = told_apart(known.get('inputs', {}), asked) if known else 'in a way that run.json does not tell'
     if not apart: return
     raise ParameterError(f'{self.path}: holds a model ({name}) trained {apart}; leave these options out to '
                          'use it (saliency-nb COMMAND RUN), --retrain makes it again, or choose another --out.')
@@ -291,13 +314,14 @@ def trained(self: RunFolder,
     own = fingerprint(name, list(files), inputs, fingerprint_code(*modules))
     broken = self.damaged(name)
     if broken and not self.retrain:
-        raise DataError(f'{self.path/broken[0]}: is not as it was written; bring it back, or --retrain makes it again.')
+        raise DataError(f'{self.path/broken[0]}: is not as it was written, or not there; bring it back, '
+                        'or --retrain makes it again.')
     known = self.record['stages'].get(name, {})
     code = known.get('fingerprint') == own or not self.retrain # of an edit only where asked for
     same = code and not told_apart(known.get('inputs', {}), inputs)
-    if 'made' in known and same and not self.missing(files):
+    if 'made' in known and same and not broken:
         earlier = '' if known['fingerprint'] == own else ', with an earlier version of the code'
-        print(f'{name}: unchanged since {known["made"]}{earlier}, not made again')
+        print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}{earlier}, not made again')
     else:
         if same and (self.path/name/'last.ckpt').exists(): print(f'{name}: goes on from its last checkpoint')
         self.begin(name, inputs)
@@ -312,7 +336,8 @@ def begin(self: RunFolder,
 ):
     "Record what a training is, before its first epoch; one that was finished is not gone on from."
     finished = 'made' in self.record['stages'].get(name, {})
-    if self.retrain and finished: (self.path/name/'training.json').unlink(missing_ok=True)
+    for file in ('training.json', 'last.ckpt'):
+        if self.retrain and finished: (self.path/name/file).unlink(missing_ok=True)
     self.record['stages'][name] = dict(inputs=inputs, begun=time.strftime('%Y-%m-%d %H:%M:%S'))
     self.note()
 

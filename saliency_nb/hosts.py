@@ -7,7 +7,8 @@ __all__ = ['BACKBONES', 'LITE0', 'NO_FEATURES', 'ACTIVATIONS', 'HOSTS', 'dinet',
            'caffe_style', 'resnet_stages', 'squeezenet_stages', 'imagenet_tensors', 'classifier', 'with_own_head',
            'Renormalise', 'lite0_file', 'timm_tensors', 'timm_network', 'layers_from', 'TimmStages', 'Backbone',
            'keep_strides', 'keep_size', 'conv', 'DINet', 'resized', 'SALICON', 'TransformerBlock', 'TransformerEncoder',
-           'TranSalNet', 'on_one_grid', 'model_fingerprint', 'KeptFeatures', 'Readout', 'register_host', 'build_host']
+           'TranSalNet', 'on_one_grid', 'kept_array', 'model_fingerprint', 'KeptFeatures', 'Readout', 'register_host',
+           'build_host']
 
 # %% ../nbs/21_hosts.ipynb #2a93223c
 import hashlib, logging, shutil
@@ -416,6 +417,15 @@ def on_one_grid(
     def fitted(v): return F.adaptive_avg_pool2d(v, grid) if v.shape[2] > grid[0] else resized(v, grid)
     return torch.cat([v if v.shape[2:] == tuple(grid) else fitted(v) for v in layers], 1)
 
+# %% ../nbs/21_hosts.ipynb #27cf3d25
+def kept_array(
+    file: Path, # .npz with `features`, whose checksum numpy looks at
+) -> np.ndarray | None: # None: not there, or damaged
+    "An array that was kept."
+    try:
+        with np.load(file) as kept: return kept['features']
+    except Exception: return None # torn files fail in many ways
+
 # %% ../nbs/21_hosts.ipynb #7a1e0029
 def model_fingerprint(
     model: nn.Module, # any
@@ -436,11 +446,11 @@ class KeptFeatures:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         room = min(limit * 1e9, shutil.disk_usage(self.folder).free / 2)
-        self.left = room - sum(f.stat().st_size for f in self.folder.glob('*.npy'))
+        self.left = room - sum(f.stat().st_size for f in self.folder.glob('*.npz'))
 
     def file(self, image) -> Path: # of the features of one image (3, H, W)
         pixels = image.detach().cpu().contiguous().numpy()
-        return self.folder/f'{hashlib.sha256(pixels).hexdigest()[:32]}.npy'
+        return self.folder/f'{hashlib.sha256(pixels).hexdigest()[:32]}.npz'
 
     def __call__(self,
         images: torch.Tensor, # (B, 3, H, W)
@@ -448,16 +458,17 @@ class KeptFeatures:
     ) -> torch.Tensor: # (B, D, h, w) float16
         "Features from files, and for new images from the network."
         files = [self.file(image) for image in images]
-        new = [i for i, f in enumerate(files) if not f.is_file()]
+        found = [kept_array(f) for f in files]
+        new = [i for i, f in enumerate(found) if f is None]
         seen = dict(zip(new, see(images[new]))) if new else {}
         for i, features in seen.items(): self.keep(files[i], features)
-        def kept(i): return torch.from_numpy(np.load(files[i])).to(images.device)
+        def kept(i): return torch.from_numpy(found[i]).to(images.device)
         return torch.stack([seen[i] if i in seen else kept(i) for i in range(len(files))])
 
     def keep(self, file, features):
         self.left -= features.nbytes
         if self.left < 0: return
-        with whole_file(file) as part: np.save(part, features.cpu().numpy())
+        with whole_file(file) as part: np.savez(part, features=features.cpu().numpy())
 
 # %% ../nbs/21_hosts.ipynb #7a1e0025
 class Readout(nn.Module):

@@ -14,7 +14,7 @@ from pathlib import Path
 from runpy import run_path
 from . import core
 from .core import (CheckpointError, DataError, ParameterError, SaliencyError, existing_file, read_arrays, read_json, read_table,
-                              whole_file, writable_folder, write_arrays, write_json)
+                              writable_folder, write_arrays, write_json)
 
 # %% ../nbs/27_models.ipynb #dabe54ac
 ZOO = Path(core.__file__).with_name('zoo') # models that come with the package
@@ -79,9 +79,9 @@ def share_backbone(
     file: Path, # where it is stored
 ):
     "Store a backbone, unless it is there; raises `ParameterError` where another one is."
-    from safetensors.torch import load_file, save_file
-    if not file.is_file():
-        with whole_file(file) as part: save_file(tensors, part)
+    from safetensors.torch import load_file
+    from saliency_nb.weights import write_tensors
+    if not file.is_file(): write_tensors(tensors, file)
     there = load_file(file)
     if there.keys() == tensors.keys() and all(there[k].equal(t) for k, t in tensors.items()): return
     raise ParameterError(f'{file}: holds another backbone than that of this model; all models here share one, '
@@ -94,9 +94,11 @@ def record_of(
     "The record of a run, run.json; raises `DataError` where it is missing or something else."
     run = Path(run)
     path = run if run.is_file() else existing_file(run/'run.json', 'the record of a run')
-    record = read_json(path)
+    try: record = read_json(path)
+    except DataError: record = None
     if is_record(record): return record
-    raise DataError(f'{path}: not the record of a run of this package; give the folder of a run.')
+    raise DataError(f'{path}: not the record of a run of this package, or damaged; give the folder of a run, '
+                    'or remove this file.')
 
 # %% ../nbs/27_models.ipynb #5ad3ab9b
 def is_record(
@@ -154,15 +156,14 @@ def save_to_zoo(
     **known, # what, data, licence, source, command, ceilings, limits: for the card
 ) -> Path: # its folder in the zoo
     "Put the model of a run into the zoo; raises `ParameterError` where that grows too large."
-    from safetensors.torch import save_file
     from saliency_nb.bases import load_checkpoint, recipe_text
+    from saliency_nb.weights import write_tensors
     run, zoo = Path(run), writable_folder(zoo or ZOO)
     model, card = load_checkpoint(run/'phase2/best.safetensors'), run_card(run, name, **known)
     shared, own = parted(model)
     if shared: share_backbone(shared, zoo/'backbone.safetensors')
     folder = writable_folder(zoo/name)
-    metadata = dict(saliency_nb=recipe_text(model))
-    with whole_file(folder/'model.safetensors') as part: save_file(own, part, metadata=metadata)
+    write_tensors(own, folder/'model.safetensors', saliency_nb=recipe_text(model))
     for file in DERIVED:
         if not (run/file).is_file(): continue
         if file.endswith('.nc'): compressed(run/file, folder/file)

@@ -31,7 +31,7 @@ from .core import (MEMORY, CheckpointError, DataError, ParameterError, Problems,
                               existing_folder, fingerprint, fingerprint_files, read_arrays, read_json, read_table, rng,
                               whole_file, writable_folder, write_arrays, write_json)
 from .folders import (RunFolder, analysis_parameters, analysis_path, check_range, # noqa: F401
-                                 checked_parameters, declared_parameters, epoch_numbers, literal_path, # noqa: F401
+                                 checked_parameters, declared_parameters, epoch_numbers, held, literal_path, # noqa: F401
                                  located, own_parameters, recorded_parameters, typed, whole_notebook) # noqa: F401
 from .fixations import (FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each,
                                    split_ids)
@@ -43,6 +43,7 @@ from .dictionaries import fit_readout
 from .training import (NAMES, bits_per_fixation, calibrate, evaluate, logit_maps, other_images, position_map,
                                   preloaded, told, train, with_activations)
 from .fitting import compared_with_original, fit_bases, fit_summary
+from .vocabulary import table_files
 from .thresholds import reference_pass, sample_thresholds
 from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
 from .dissection import dissect
@@ -417,10 +418,9 @@ def training(self: Analysis,
     "What a training depends on, by the names of the options."
     p, renamed = self.p, dict(host='model', width='features')
     shape = {renamed.get(k, k): v for k, v in self.shape.items() if k != 'size'}
-    if os.path.isfile(shape.get('weights', '')): shape['weights'] = fingerprint_files([shape['weights']])
-    data = self.learned_otherwise() if others else self.learned
+    shape |= held(weights=shape.get('weights'), plugin=p.plugin)
     mine = {k: getattr(p, k) for k in ('height', 'width', 'epochs', 'lr', 'precision')}
-    return dict(data=data) | shape | mine | self.common()
+    return dict(data=self.learned_otherwise() if others else self.learned) | shape | mine | self.common()
 
 @patch
 def training2(self: Analysis) -> dict: # option -> value
@@ -438,7 +438,7 @@ def adopted(self: Analysis) -> dict: # option -> value
     "What a model depends on that is taken as it is given; a run that has taken it needs its file no more."
     known = self.run.record['stages'].get('phase1', {}).get('inputs', {})
     if 'checkpoint' in known and not os.path.isfile(self.p.checkpoint): return known
-    return dict(checkpoint=fingerprint_files([existing_file(self.p.checkpoint, 'a checkpoint')]))
+    return held(checkpoint=existing_file(self.p.checkpoint, 'a checkpoint'), plugin=self.p.plugin)
 
 @patch
 def phase1(self: Analysis) -> str: # fingerprint
@@ -469,7 +469,7 @@ def first_training(self: Analysis,
         if p.plugin: print(TRAINS.format(name=name, model=p.model, plugin=p.plugin))
         items = self.learning_items(others)
         learn = fit_readout if self.one_phase and shape.get('phase', 1) else train
-        settings = dict(data=known['data'], lr=p.lr, say=say) | self.trainer(precision=p.precision)
+        settings = dict(data=fingerprint(known), lr=p.lr, say=say) | self.trainer(precision=p.precision)
         model = self.ready(self.untrained(**shape))
         views = 2 * len(items[0]) + len(items[1]) if self.one_phase else 0 # a frozen host sees them once
         with told('features', views, model): learn(model, *items, self.run/name, p.epochs, **settings)
@@ -534,7 +534,7 @@ def fitted_to(self: Analysis) -> dict: # option -> value
     if 'given' in known and self.p.checkpoint and not os.path.isfile(self.p.checkpoint): return known
     if 'given' not in self.memory: self.memory['given'] = model_fingerprint(original_model(self.p))
     mine = {k: getattr(self.p, k) for k in ('n_bases', 'height', 'width', 'seed')}
-    return dict(data=self.learned, given=self.memory['given']) | mine
+    return dict(data=self.learned, given=self.memory['given']) | mine | held(plugin=self.p.plugin)
 
 @patch
 def make_fit(self: Analysis):
@@ -582,7 +582,7 @@ def units(self: Analysis) -> dict: # as from `gate`; probe, switched_off, active
             found, table = measure_model(model, training, regions, batch=self.p.batch, **settings)
         write_json(found, self.run/UNITS[0])
         with whole_file(self.run/UNITS[1]) as part: table.to_csv(part, index=False)
-    inputs = dict(phase2=self.phase2(), data=self.data, regions=self.named())
+    inputs = dict(phase2=self.phase2(), data=self.learned, regions=self.named())
     self.stage('units', make, UNITS, (*DISSECTED, 'units'), **inputs, **settings)
     return read_json(self.run/UNITS[0])
 
@@ -621,7 +621,7 @@ def calibration(self: Analysis) -> dict: # network: tau, bits, bits_sigmoid; pos
         network = calibrate(z, counts) | dict(bits_sigmoid=bits_per_fixation(torch.nn.functional.logsigmoid(z), counts))
         position['map'] = (position['tau'] * usual[0]).tolist()
         write_json(dict(network=network, position=position), self.run/'calibration.json')
-    self.stage('calibration', make, ['calibration.json'], CHAPTERS, data=self.data, phase2=self.phase2(), size=self.size)
+    self.stage('calibration', make, ['calibration.json'], CHAPTERS, data=self.learned, phase2=self.phase2(), size=self.size)
     return read_json(self.run/'calibration.json')
 
 @patch
@@ -639,7 +639,7 @@ def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
     def make():
         for file, found in zip(('thresholds.nc', 'usual.nc'), self.references(self.models()['phase 2'])):
             write_arrays(found, self.run/file)
-    inputs = dict(phase2=self.phase2(), data=self.data, quantile=self.p.quantile, size=self.size)
+    inputs = dict(phase2=self.phase2(), data=self.learned, quantile=self.p.quantile, size=self.size)
     self.stage('thresholds', self.resumably(make), ['thresholds.nc', 'usual.nc'], (*CHAPTERS, 'thresholds'), **inputs)
     return read_arrays(self.run/'thresholds.nc', single=True)
 
@@ -660,7 +660,7 @@ def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
     def make():
         usual = read_arrays(self.run/'usual.nc')
         self.pass_over(self.models()['phase 2'], (thresholds, usual), calibration['network']['tau'], 'alignment.nc', 'adjusted.nc')
-    inputs = dict(thresholds=self.made['thresholds'], calibration=self.made['calibration'], data=self.data, regions=self.named())
+    inputs = dict(thresholds=self.made['thresholds'], calibration=self.made['calibration'], data=self.learned, regions=self.named())
     self.stage('dissection', self.resumably(make), ['alignment.nc', 'adjusted.nc'], DISSECTED, **inputs)
     return read_arrays(self.run/'alignment.nc')
 
@@ -714,10 +714,10 @@ def need_regions(self: Analysis):
 
 @patch
 def named(self: Analysis) -> str: # fingerprint
-    "Hash of the named regions and their images: what a dissection depends on beside the network."
+    "Hash of the named regions, their images and the tables of names: what a dissection depends on, too."
     self.need_regions()
     regions = self.found.regions
-    return fingerprint(regions.fingerprint(), fingerprint_files(regions.images.values()))
+    return fingerprint(regions.fingerprint(), fingerprint_files([*regions.images.values(), *table_files()]))
 
 @patch
 def adjustment(self: Analysis) -> xr.Dataset | None: # as from `adjusted_contrasts`; None where no image has two objects to compare
@@ -846,9 +846,9 @@ def others(self: Analysis) -> tuple: # to learn from, to choose the epoch by
 @patch
 def learned_otherwise(self: Analysis) -> str: # fingerprint
     "Hash of what that control is trained on."
-    if 'otherwise' in self.memory: return self.memory['otherwise']
-    self.memory['otherwise'] = fingerprint(*(s.fingerprint() for s in self.others()))
-    return self.memory['otherwise']
+    known = self.memory
+    if 'other' not in known: known['other'] = fingerprint(*(s.fingerprint() for s in self.others()))
+    return known['other']
 
 @patch
 def check_shuffled(self: Analysis):
@@ -869,7 +869,7 @@ def control_shape(self: Analysis) -> dict: # arguments of `build_model`
 def control_networks(self: Analysis) -> dict: # 'untrained', 'shuffled' -> function that gives the network in phase 2, and what it depends on; those that were asked for
     "The control networks."
     found = {}
-    if self.p.control: shape = self.control_shape(); found['untrained'] = lambda: self.untrained(shape).to_phase2(), dict(shape=shape, seed=self.p.seed)
+    if self.p.control: shape = self.control_shape(); found['untrained'] = lambda: self.untrained(shape).to_phase2(), dict(shape=shape | held(weights=shape.get('weights')), seed=self.p.seed)
     if self.p.shuffled: found['shuffled'] = lambda: load_checkpoint(self.run/'controls/shuffled/best.safetensors').to_phase2(), dict(training=self.shuffled())
     return found
 
@@ -898,7 +898,7 @@ def control(self: Analysis,
         model = self.ready(network().eval())
         tau = calibrate(*self.logits(model, files[0]))['tau']
         self.pass_over(model, self.references(model), tau, *files)
-    known = dict(data=self.data, regions=self.named(), size=self.size, quantile=self.p.quantile, calibration=self.made['calibration'])
+    known = dict(data=self.learned, regions=self.named(), size=self.size, quantile=self.p.quantile, calibration=self.made['calibration'])
     self.stage(files[0], self.resumably(make), files, DISSECTED, **known, **inputs)
     return read_arrays(self.run/files[0])
 

@@ -19,6 +19,7 @@ from scipy.stats import rv_histogram
 from . import core
 from .core import DataError, ParameterError, fingerprint, fingerprint_files
 from .core import read_json, rng, whole_file, write_json
+from .weights import read_kept
 from .bases import FactorizedSaliency
 from .hosts import model_fingerprint
 from .training import process
@@ -148,7 +149,8 @@ def accumulate(
     number, processes = process()
     code = fingerprint_files(Path(core.__file__).parent.glob('*.py')) if folder else ''
     name = f'{code}_{stamp}'
-    old = [torch.load(f) for f in sorted(Path(folder).glob(f'{name}_*.pt'))] if folder else []
+    kept = sorted(Path(folder).glob(f'{name}_*.pt')) if folder else []
+    old = [o for o in map(read_kept, kept) if o]
     done = sum((o['done'] for o in old), torch.zeros(images, dtype=bool))
     if processes > 1: dist.barrier() # all have looked before one writes
     left = (~done).nonzero()[number::processes, 0].tolist()

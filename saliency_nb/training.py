@@ -6,10 +6,10 @@
 __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'PRECISION', 'SENSIBLE', 'METRICS', 'NAMES',
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
-           'evaluate', 'device_of', 'mean_scores', 'told', 'History', 'train', 'resumable', 'keep_last',
-           'lightning_trainer', 'check_normalisation', 'quiet', 'ended_well', 'with_activations', 'on_grid',
-           'logit_maps', 'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others',
-           'Images', 'know_position']
+           'evaluate', 'device_of', 'mean_scores', 'told', 'History', 'train', 'lightning_trainer',
+           'check_normalisation', 'quiet', 'ended_well', 'with_activations', 'on_grid', 'logit_maps',
+           'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images',
+           'know_position']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import get_args
 import lightning as L, numpy as np, pandas as pd, torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.optimize import brentq
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from .core import MEMORY, DataError, ParameterError, Progress, derived_seed, fingerprint, read_json, rng, whole_file, write_json
+from .core import MEMORY, DataError, ParameterError, Progress, derived_seed, fingerprint, rng, whole_file
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
+from .checkpoints import OwnSignals, WholeCheckpoints, keep_last, resumable
 from .hosts import Readout
 from .bases import (PRIOR, FactorizedSaliency, ReadoutSaliency, SaliencyModel, freeze_below_readout,
                                load_checkpoint, recipe_of, recipe_text, save_checkpoint)
@@ -305,10 +305,22 @@ class History(L.Callback):
         patience: int = 0, # epochs without a better validation CC after which training stops; 0: never
     ):
         self.folder, self.select_set, self.say, self.every, self.keep, self.patience = Path(folder), select_set, say, every, set(keep), patience
+        self.best = self.folder/'best.safetensors'
         self.rows, self.position, self.losses = [], (0, 0), [] # (epoch, step) to go on from; losses of the steps of this epoch
 
-    def state_dict(self): return dict(rows=self.rows, position=self.position, losses=[float(x) for x in self.losses])
-    def load_state_dict(self, state): self.rows, self.losses = list(state['rows']), list(state['losses'])
+    def state_dict(self):
+        losses = [float(x) for x in self.losses]
+        best = np.fromfile(self.best, np.uint8) if rank_zero_only.rank == 0 else np.zeros(0, np.uint8)
+        return dict(rows=self.rows, position=self.position, losses=losses, best=torch.from_numpy(best))
+
+    def load_state_dict(self, state):
+        self.rows, self.losses = list(state['rows']), list(state['losses'])
+        if rank_zero_only.rank: return
+        with whole_file(self.best) as part: part.write_bytes(state['best'].cpu().numpy().tobytes())
+        self.write_rows()
+
+    def write_rows(self):
+        with whole_file(self.folder/'metrics.csv') as part: pd.DataFrame(self.rows).to_csv(part, index=False)
 
     def on_train_start(self, trainer, module):
         if not self.rows: self.add(trainer, module, 0)
@@ -351,7 +363,7 @@ class History(L.Callback):
         if not trainer.is_global_zero: return
         for name, wanted in (('best', measured['val_cc'] > best), (f'epoch_{epoch:03d}', epoch in self.keep)):
             if wanted: save_checkpoint(module.model, self.folder/f'{name}.safetensors')
-        with whole_file(self.folder/'metrics.csv') as part: pd.DataFrame(self.rows).to_csv(part, index=False)
+        self.write_rows()
         loss = f" loss {measured['loss']:.3f}," if epoch else ''
         self.line(trainer, f"{NAMES[module.model.phase]}, epoch {epoch}/{trainer.max_epochs}:{loss} validation CC {measured['val_cc']:.3f}, NSS {measured['val_nss']:.3f}")
 
@@ -387,10 +399,11 @@ def train(
     out = Path(out)
     history, order = History(out, select_set, say, every, keep, patience), EpochOrder(len(train_set), batch, seed)
     given = dict(default_root_dir=out, logger=TensorBoardLogger(out, name='', version='tensorboard')) | trainer
-    run = lightning_trainer(max_epochs=epochs, callbacks=[history, keep_last(out)], **SETTINGS | given)
+    run = lightning_trainer(max_epochs=epochs, callbacks=[history, keep_last(out), OwnSignals()], **SETTINGS | given)
     out.mkdir(parents=True, exist_ok=True)
     settings = {k: str(v) for k, v in trainer.items() if k not in ('accelerator', 'logger', 'enable_progress_bar')}
-    last = resumable(out, fingerprint(recipe_of(model), epochs, batch, seed, optimisation, data, len(train_set), len(select_set), sorted(keep), patience, compile, settings))
+    settings = [settings, recipe_of(model), epochs, batch, seed, optimisation, data, len(train_set), len(select_set)]
+    last = resumable(out, fingerprint(*settings, sorted(keep), patience, compile), say)
     if last: order.epoch, order.start = torch.load(last, weights_only=True, mmap=True)['callbacks']['History']['position']
     loader = DataLoader(train_set, batch, sampler=order, num_workers=workers, persistent_workers=workers > 0)
     if compile: model.compile()
@@ -399,25 +412,9 @@ def train(
     return load_checkpoint(out/'best.safetensors', model.host)
 
 # %% ../nbs/23_training.ipynb #b4ff219a
-SETTINGS = dict(num_sanity_val_steps=0, use_distributed_sampler=False, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1) # EpochOrder divides the images, History tells how it goes
-
-def resumable(
-    out: Path, # folder of a training
-    own: str, # fingerprint of its parameters and data
-) -> Path | None: # last.ckpt, or None where there is nothing to go on from
-    "Where to resume; what another training left in the folder is removed, by the first process."
-    last, record = out/'last.ckpt', out/'training.json'
-    if record.is_file() and read_json(record) == own: return last if last.is_file() else None
-    if rank_zero_only.rank == 0:
-        for f in (last, *out.glob('*.safetensors'), out/'metrics.csv'): f.unlink(missing_ok=True)
-        write_json(own, record)
-    return None
-
-def keep_last(
-    out, # folder
-) -> L.Callback: # writes last.ckpt after each epoch
-    "Lightning's checkpoint of the latest epoch."
-    return ModelCheckpoint(dirpath=out, filename='last', save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False)
+SETTINGS = dict(num_sanity_val_steps=0, use_distributed_sampler=False, enable_progress_bar=False,
+                enable_model_summary=False, log_every_n_steps=1, # EpochOrder divides the images, History tells how it goes
+                plugins=[WholeCheckpoints()])
 
 def lightning_trainer(
     **settings, # of lightning.Trainer

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'WRAPPERS', 'read_weights', 'load_plain', 'holds_tensors', 'state_dict_in', 'unwrapped', 'read_tensors',
-           'load_tensors']
+           'load_tensors', 'write_tensors', 'read_kept']
 
 # %% ../nbs/19_weights.ipynb #1900e003
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 import torch
 from torch import nn
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from .core import CheckpointError
+from safetensors.torch import load_file, save
+from .core import CheckpointError, whole_file
 
 # %% ../nbs/19_weights.ipynb #15f6410f
 def read_weights(
@@ -91,3 +92,24 @@ def load_tensors(
     if broken: raise CheckpointError(f'{path}: {broken[0]} holds numbers that are not finite; give the checkpoint of another epoch.')
     module.load_state_dict({k: v.float() for k, v in given.items()}, strict=False)
     return module
+
+# %% ../nbs/19_weights.ipynb #6979f354
+def write_tensors(
+    tensors: dict, # name -> tensor, contiguous
+    path, # .safetensors file to write
+    **metadata: str, # texts that go along
+) -> Path: # the file
+    "Write tensors, whole or not at all."
+    with whole_file(path) as part: part.write_bytes(save(tensors, metadata or None))
+    return Path(path)
+
+# %% ../nbs/19_weights.ipynb #ca93cd30
+def read_kept(
+    path, # file written by `torch.save`
+    **options, # of `torch.load`
+): # what was saved; None: it is not there, or not as it was written
+    "Read what was kept, if it is whole."
+    try:
+        with zipfile.ZipFile(path) as archive: whole = archive.testzip() is None
+        return torch.load(path, weights_only=True, **options) if whole else None
+    except Exception: return None # damaged files fail in many ways

@@ -117,10 +117,10 @@ def test_a_readout_goes_on_where_it_stopped(tmp_path):
         if 'epoch 1' in line: raise Stop
     whole = fit_readout(model_of_pictures(items), items, items, tmp_path/'whole', **given)
     with pytest.raises(Stop): fit_readout(model_of_pictures(items), items, items, tmp_path/'parts', **given | dict(say=stop, every=1))
-    assert list((tmp_path/'parts/features').rglob('*.npy')) and (tmp_path/'parts/last.ckpt').is_file()
+    assert list((tmp_path/'parts/features').rglob('*.npz')) and (tmp_path/'parts/last.ckpt').is_file()
     parts = fit_readout(model_of_pictures(items), items, items, tmp_path/'parts', **given)
     for a, b in zip(whole.parameters(), parts.parameters()): assert torch.allclose(a, b, atol=1e-6)
-    assert not list(tmp_path.rglob('*.npy'))
+    assert not list(tmp_path.rglob('*.npz'))
     start = model_of_pictures(items)
     assert not torch.equal(start.bases.weight, whole.bases.weight)
 
