@@ -458,8 +458,8 @@ def ended_well(
     "Within it, a training that is ended from outside says so as other commands do."
     try: yield
     except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
-    except RuntimeError as e:
-        if 'DataLoader worker' not in str(e): raise
+    except (RuntimeError, ConnectionError, EOFError) as e: # of the loader, or of the pipe to a worker
+        if isinstance(e, RuntimeError) and 'DataLoader worker' not in str(e): raise
         raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for want '
                              'of memory; give fewer.') from None
 

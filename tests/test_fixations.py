@@ -475,7 +475,7 @@ def test_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
     found = read_fixations(salicon_json(tmp_path))
     def full(*args): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(np, 'save', full)
-    with pytest.raises(OSError): densities(found, cache=tmp_path/'cache')
+    with pytest.raises(DataError, match='disk is full'): densities(found, cache=tmp_path/'cache')
     assert not list((tmp_path/'cache').iterdir())
 
 def test_batches_are_the_items_in_order(tmp_path):

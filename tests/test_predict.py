@@ -32,7 +32,7 @@ def run(tmp_path_factory, world):
     model.start(torch.stack([images.image(i) for i in range(4)]))
     torch.nn.init.normal_(model.readout.weight, std=.3)
     save_checkpoint(model.eval(), run/'phase2/best.safetensors')
-    core.write_json(dict(parameters=dict(model='readout', height=SIZE[0], width=SIZE[1], data='/home/me/world')), run/'run.json')
+    core.write_json(dict(parameters=dict(model='readout', height=SIZE[0], width=SIZE[1], data='/home/me/world'), stages={}), run/'run.json')
     core.write_json(dict(network=dict(tau=1., bits=.5)), run/'calibration.json')
     pairs, names = ('basis', 'semantic'), ['face', 'text', 'sky', 'cloudy', '<script>alert(1)</script>']
     found = dict(iou=(pairs, np.random.default_rng(1).random((12, 5)) * .3), chance_iou=(pairs, np.full((12, 5), .1)))

@@ -462,7 +462,10 @@ def test_a_stopped_training_says_so(world, tmp_path, number, code, processes):
     options = ['--data', world, '--out', tmp_path / 'run', *OPTIONS, '--epochs', '200', '--devices', processes]
     env = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    started = subprocess.Popen(command('train', *options), env=env, **pipes)
+    def listening():  # whoever starts the tests in the background has SIGINT ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    started = subprocess.Popen(command('train', *options), env=env, preexec_fn=listening, **pipes)
     for line in started.stdout:
         if 'epoch 3/200' in line:
             break
