@@ -1,7 +1,7 @@
 "Each notebook is one test: chapters run by nbdev's `test_nb`, the parameterised notebooks of nbs/analyses by papermill with their default parameters."
 import os
 threads = '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2' # two workers share two cores
-os.environ.update(MPLBACKEND='agg', OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM='false')
+os.environ.update(MPLBACKEND='agg', OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM='false', OMP_WAIT_POLICY='PASSIVE')
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None) # else every process that a test starts compiles torch and all else again
 import gc, sys
 from pathlib import Path

@@ -11,7 +11,7 @@ __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'FITTED', 'QUIE
            'named_run', 'source_of', 'given', 'given_data', 'fit_options', 'fit', 'run_options', 'run_models',
            'family_parameters', 'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage',
            'compare_options', 'compare', 'run_option', 'report_options', 'report', 'explore_options', 'explore',
-           'parser', 'stoppable', 'refuse', 'main']
+           'parser', 'refuse', 'stoppable', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, signal, subprocess, sys, threading
@@ -540,6 +540,17 @@ def parser() -> Parser: # of the command line
         c.set_defaults(do=do)
     return top
 
+# %% ../nbs/59_cli.ipynb #1ca8d0f9
+def refuse(
+    sentence, # that says why
+) -> int: # exit code
+    "Print why a command ends, once; what a terminal would obey, and names without end, are left out."
+    shown = ''.join(c if c.isprintable() else '?' for c in str(sentence))
+    if len(shown) > 2_000: shown = f'{shown[:1_000]} ... {shown[-1_000:]}'
+    first = os.environ.get('LOCAL_RANK', '0') == '0' # of several processes
+    if first: print(f'saliency-nb: {shown}', file=sys.stderr)
+    return 1
+
 # %% ../nbs/59_cli.ipynb #3c851398
 @contextmanager
 def stoppable(): # yields the signals that have come
@@ -555,30 +566,20 @@ def stoppable(): # yields the signals that have come
     try: yield came
     finally: signal.signal(signal.SIGTERM, before)
 
-def refuse(
-    sentence, # that says why
-):
-    "Print why a command ends, once; what a terminal would obey, and names without end, are left out."
-    if os.environ.get('LOCAL_RANK', '0') != '0': return # of several processes the first one says it
-    shown = ''.join(c if c.isprintable() else '?' for c in str(sentence))
-    if len(shown) > 2_000: shown = f'{shown[:1_000]} ... {shown[-1_000:]}'
-    print(f'saliency-nb: {shown}', file=sys.stderr)
-
 def main(
     arguments: list | None = None, # None: those of the process
 ) -> int: # exit code
     "Entry point of `saliency-nb`."
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read by torch's threads when they start
     stops = []
     try:
         args = parser().parse_args(arguments)
         with stoppable() as stops: args.do(args)
     except SaliencyError as e:
-        refuse(e)
-        return 1
+        return refuse(e)
     except OSError as e:
         remedy = 'make room on the disk' if e.errno in FULL else 'look at this path and its permissions'
-        refuse(f"{e.filename or 'a file'}: {e.strerror or e}; {remedy}.")
-        return 1
+        return refuse(f"{e.filename or 'a file'}: {e.strerror or e}; {remedy}.")
     except KeyboardInterrupt:
         refuse(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')
         return 143 if stops else 130

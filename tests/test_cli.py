@@ -187,3 +187,10 @@ def test_authors_checkpoint_probed_elsewhere(world, tmp_path):
     assert r.returncode == 0 and len(pd.read_csv(tmp_path/'run/contributions.csv')) > 5, r.stderr
     assert len(pd.read_csv(tmp_path/'run/people.csv')) # the same pictures in another folder
     assert not (tmp_path/'run/phase2/metrics.csv').exists()
+
+@pytest.mark.parametrize('asked, policy', [(None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')])
+def test_threads_that_wait_sleep(asked, policy, monkeypatch, capsys):
+    "Else a busy machine takes many times as long; what the user has set stays."
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    if asked: monkeypatch.setenv('OMP_WAIT_POLICY', asked)
+    assert main(['models']) == 0 and os.environ['OMP_WAIT_POLICY'] == policy

@@ -3,7 +3,7 @@ import numpy as np, pytest, torch
 from nightly import NIGHTLY, noted
 from saliency_nb.dictionaries import Channels, Components, Dictionary, SparseAutoencoder
 from saliency_nb.units import (Contrasts, Differences, LabelledPlaces, Matched, Overlaps, active_share, agreement_of_units, all_features, best_unit, difference_weights, effective_dimensions,
-                               gate, gate_of, known_names, planted_images, probe_auc, relabelled, selectivity, switch_off, verdict)
+                               gate, gate_of, known_names, images_with_names, probe_auc, relabelled, selectivity, switch_off, verdict)
 
 NAMES, EVERYTHING = 8, torch.ones(20)
 
@@ -18,13 +18,13 @@ def filled(parts, seen):
 @pytest.fixture(scope='module')
 def planted():
     "Places to learn from, images to test on, an autoencoder."
-    images = planted_images(90)
+    images = images_with_names(90)
     places = all_features(images[:40])
     return places, images[40:], autoencoder(places)
 
 @pytest.fixture(scope='module')
 def collapsed():
-    images = planted_images(90, collapsed=True)
+    images = images_with_names(90, collapsed=True)
     places = all_features(images[:40])
     return places, images[40:], autoencoder(places, 100)
 
@@ -65,7 +65,7 @@ def test_random_dictionaries_rarely_open_it(planted, drawn):
     places, seen, sparse = planted
     opened = [gate(drawn[20 + k], drawn[k:k + 20], 14.)['open'] for k in range(4)]
     for world in range(1, 11 if NIGHTLY else 1):
-        seen = planted_images(90, seed=world)[40:]
+        seen = images_with_names(90, seed=world)[40:]
         own = filled([Differences(Matched(sparse, places, 1000 * world + k), NAMES, 32) for k in range(30)], seen)
         opened += [gate(own[20 + k], own[k:k + 20], 14.)['open'] for k in range(10)]
     noted('gate of random dictionaries', open=np.mean(opened), draws=len(opened))
@@ -109,7 +109,7 @@ def test_overlaps_by_hand():
     "A unit that is a name, and its opposite."
     class Given:
         def encode(self, features): return features
-    seen = planted_images(40)
+    seen = images_with_names(40)
     images = []
     for i in seen:
         there = (i.masks & (i.names == 2)[:, None]).any(0).float()
@@ -138,7 +138,7 @@ def test_units_that_are_switched_off(planted, collapsed):
 
 def test_pairs_that_share_cells_or_are_aliases_are_not_asked_about():
     contrasts = Contrasts(lambda image: image.features, 3, 2)
-    one = planted_images(1)[0]
+    one = images_with_names(1)[0]
     masks = torch.zeros(3, one.masks.shape[1], dtype=torch.bool)
     masks[0, :10] = masks[1, 4:14] = masks[2, 20:30] = True
     contrasts.add(one._replace(names=torch.arange(3), masks=masks, features=one.features[:, :2]))
