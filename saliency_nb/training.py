@@ -459,7 +459,7 @@ def ended_well(
     try: yield
     except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
     except (RuntimeError, ConnectionError, EOFError) as e: # of the loader, or of the pipe to a worker
-        if isinstance(e, RuntimeError) and 'DataLoader worker' not in str(e): raise
+        if not workers or isinstance(e, RuntimeError) and 'DataLoader worker' not in str(e): raise
         raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for want '
                              'of memory; give fewer.') from None
 
