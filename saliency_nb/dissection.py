@@ -138,9 +138,10 @@ class Batch:
         logits: torch.Tensor, # (B, N, h, w)
         lift, # activations -> parts of the log density, as `lifted`
         activate = torch.sigmoid, # logits -> activations
+        prior = None, # (h, w), the model's own position prior, in nats
     ):
         self.position, self.ids, _, *visits = zip(*items)
-        self.logits = logits
+        self.logits, self.prior = logits, prior
         self.lift, self.activate = lift, activate
         self.own, self.partners, self.guests = (Placed(v, self.ids, logits.device) for v in visits)
 
@@ -150,6 +151,7 @@ class Batch:
     @cached_property
     def parts(self): return self.lift(self.activations) # (B, N, h, w), in nats
 
+# %% ../nbs/33_dissection.ipynb #6aff9844
 def batch_of(
     items: list, # of a `Probe`
     model: FactorizedSaliency, # in phase 1 or 2
@@ -157,7 +159,9 @@ def batch_of(
 ) -> Batch: # after the forward pass
     "Show images to a model."
     logits = basis_logits(model, [item[2] for item in items]).to(sums_device(model))
-    return Batch(items, logits, partial(lifted, model, tau=tau), model.activate)
+    prior = None
+    if hasattr(model, 'position_prior'): prior = tau * model.position_prior(logits.shape[2:]).detach()
+    return Batch(items, logits, partial(lifted, model, tau=tau), model.activate, prior)
 
 # %% ../nbs/33_dissection.ipynb #7e11000f
 class Alignment(Accumulator):
@@ -219,7 +223,7 @@ class Contrast(Accumulator):
     ):
         self.position, self.stamp = position, fingerprint(np.asarray(position).tolist())
         shapes = dict.fromkeys(('inside', 'outside', 'contrast', 'elsewhere'), (semantics, n))
-        shapes['hosted'] = semantics,
+        shapes |= dict.fromkeys(('hosted', 'prior'), (semantics,))
         per_fold = ['contrast', 'count', 'sides', 'elsewhere', 'hosts', 'visits']
         if position is not None: per_fold.append('position')
         shapes |= {f'fold_{k}': (semantics * PARTS,) for k in per_fold}
@@ -235,9 +239,11 @@ class Contrast(Accumulator):
         whole = contrast.sum(1)
         self.put(own.names, inside=inside, outside=outside, contrast=contrast)
         self.put(own.by_host, fold_contrast=whole, fold_count=torch.ones_like(here), fold_sides=here)
-        if self.position is not None:
-            alone = torch.as_tensor(self.position).to(batch.logits).expand(len(batch.ids), 1, -1, -1)
-            self.put(own.by_host, fold_position=own.contrast(alone)[:, 0])
+        def alone(position): # (M,), of a map that is the same for every image
+            maps = torch.as_tensor(position).to(batch.logits).expand(len(batch.ids), 1, -1, -1)
+            return own.contrast(maps)[:, 0]
+        if self.position is not None: self.put(own.by_host, fold_position=alone(self.position))
+        if batch.prior is not None: self.put(own.names, prior=alone(batch.prior))
         self.add_guests(batch)
         if 'image_contrast' not in self.sums: return
         at = torch.tensor(batch.position).to(own.names)[own.owner] * len(self.sums['hosted'])
@@ -284,14 +290,15 @@ MEANINGS = dict( # of results
     contrast=('semantic basis', 'mean of tau l_n inside - mean outside, mean over images, nats'),
     elsewhere=('semantic basis', 'the same of the same regions on images that lack the semantic, nats'),
     fold_iou=('semantic fold basis', "sum over the fold's images"),
-    fold_contrast=('semantic fold', "sum over the fold's images, contrast of the whole log density, nats"),
+    prior=('semantic', "contrast of the model's own position prior, nats; zero without one"),
+    fold_contrast=('semantic fold', "sum over the fold's images of the contrast over all bases, nats"),
     fold_elsewhere=('semantic fold', 'the same of their regions on images that lack the semantic, nats'),
     fold_hosts=('semantic fold', 'the same, summed by the fold of the images that lack it'),
     fold_visits=('semantic fold', 'how many regions these are, each by its share in a mean'),
     fold_position=('semantic fold', "sum over the fold's images of the contrast of position alone, nats"),
     fold_count=('semantic fold', "the fold's images that contain the semantic"),
     fold_sides=('semantic fold', 'those of them that contain something else, too'),
-    image_contrast=('image semantic', 'contrast of the whole log density, nats'),
+    image_contrast=('image semantic', 'contrast over all bases, nats'),
     spread=('semantic', 'distance of its middles from their mean, root mean square, in sides of the image'),
     area=('semantic', 'mean share of the grid'),
     count=('semantic', 'images that contain the semantic'),
@@ -344,6 +351,7 @@ def contrasts(
     found['fold_elsewhere'] = np.where(hosted[:, None] > 0, found['fold_elsewhere'], np.nan)
     counts = dict(inside=count, outside=sides, contrast=sides, elsewhere=hosted)
     found |= {k: mean_over(s[k], n) for k, n in counts.items()} | dict(count=count)
+    found['prior'] = mean_over(s['prior'][:, None], sides)[:, 0]
     if 'image_contrast' in s:
         each = np.where(s['image_there'] > 0, s['image_contrast'], np.nan)
         found['image_contrast'] = each.reshape(-1, len(sides))
