@@ -46,11 +46,14 @@ def name_shares(
 
 def routes(
     alignment: xr.Dataset, # from `dissect`
-) -> pd.DataFrame: # index: names of bases, and 'unnamed'; columns: semantics; sums to C(c) over the index
+) -> pd.DataFrame: # index: names of bases, 'unnamed', a model's own 'position'; columns: semantics
     "Through features of which name the contrast of each semantic comes: sum over bases of p(e|n) d[n, c]."
     shares, names = name_shares(alignment), alignment.semantic.values
     shares = np.column_stack([shares, 1 - shares.sum(1)])
-    return pd.DataFrame(shares.T @ np.nan_to_num(alignment.contrast.values), [*names, 'unnamed'], names)
+    contrast = np.nan_to_num(alignment.contrast.values)
+    found = pd.DataFrame(shares.T @ contrast, [*names, 'unnamed'], names)
+    if alignment.get('prior', np.zeros(1)).any(): found.loc['position'] = alignment.prior.values
+    return found
 
 # %% ../nbs/35_contributions.ipynb #71c68bcc
 def mean_effect(
@@ -234,6 +237,7 @@ COLUMNS = dict(
     contrast='C(c), nats', low='', high='', q_value='',
     elsewhere='C_pos, contrast of the same regions on images that lack c, nats',
     local='C_loc = C - C_pos, nats', local_low='', local_high='', local_q='',
+    prior="contrast of the model's own position prior, nats, beside C; zero without one",
     position='contrast that the mean map of where people look gives, nats',
     adjusted='what the name adds by itself, nats', adjusted_low='', adjusted_high='', adjusted_q='',
     separating='effective number of images that tell it from other names',
@@ -250,7 +254,7 @@ def contributions(
     adjustment: xr.Dataset | None = None, # from `adjusted_contrasts`, of the same model and probe
 ) -> pd.DataFrame: # see `COLUMNS`; NaN where there is nothing to compute from; sorted by contrast
     "I(c), C(c), C_loc(c) and what the name adds by itself, with 95% intervals over images and q-values."
-    known = [k for k in ('category', 'count', 'area', 'spread') if k in alignment]
+    known = [k for k in ('category', 'count', 'area', 'spread', 'prior') if k in alignment]
     found = {k: alignment[k].values for k in known}
     found |= published_columns(alignment, top, replicates, permutations, seed)
     table = pd.DataFrame(found, pd.Index(alignment.semantic.values, name='semantic'))

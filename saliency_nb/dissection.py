@@ -57,7 +57,7 @@ class Probe:
 
     def __len__(self): return len(self.ids)
 
-# %% ../nbs/33_dissection.ipynb #29576ae6
+# %% ../nbs/33_dissection.ipynb #a073c835
 @patch
 def brought(self: Probe,
     visits: Visits, # `partners` or `guests`
@@ -69,7 +69,7 @@ def brought(self: Probe,
     masks = np.array(masks, bool).reshape(len(names), self.masks.places)
     return names, masks, [self.ids[j] for j in sources], 1 / visits.of(i)[2]
 
-# %% ../nbs/33_dissection.ipynb #daeccb71
+# %% ../nbs/33_dissection.ipynb #401b49a6
 @patch
 def __getitem__(self: Probe, i): # position, id, image; own regions, partners', guests, each as from `brought`
     names, masks = self.masks[i]
@@ -78,7 +78,7 @@ def __getitem__(self: Probe, i): # position, id, image; own regions, partners', 
     picture = read_image(self.regions.image_path(image), self.size)
     return i, image, picture, own, self.brought(self.partners, i), self.brought(self.guests, i)
 
-# %% ../nbs/33_dissection.ipynb #67382c11
+# %% ../nbs/33_dissection.ipynb #41a79b9d
 @patch
 def some(self: Probe, positions): # several items, in parallel
     with ThreadPoolExecutor() as pool: return list(pool.map(self.__getitem__, positions))
@@ -106,7 +106,7 @@ class Placed:
         fold = torch.tensor([fold_of(i) for i in ids], dtype=torch.long)
         return self.names * PARTS + fold.to(self.names)
 
-# %% ../nbs/33_dissection.ipynb #070df42a
+# %% ../nbs/33_dissection.ipynb #cc460a34
 @patch
 def inside(self: Placed,
     maps: torch.Tensor, # (B, R, h, w) or (B, R, K)
@@ -114,7 +114,7 @@ def inside(self: Placed,
     "Sum of every map over every region of its image."
     return over_regions(maps.flatten(2), self.masks, self.owner).double()
 
-# %% ../nbs/33_dissection.ipynb #0ae98c99
+# %% ../nbs/33_dissection.ipynb #d06083c2
 @patch
 def sides(self: Placed,
     maps: torch.Tensor, # (B, R, h, w)
@@ -125,14 +125,14 @@ def sides(self: Placed,
     level = level[self.owner, :, 0].double()
     return within / self.area + level, (level - within / self.rest.clamp(min=1)) * (self.rest > 0)
 
-# %% ../nbs/33_dissection.ipynb #712fc32a
+# %% ../nbs/33_dissection.ipynb #a877dc08
 @patch
 def contrast(self: Placed, maps): # (M, R)
     "Inside minus outside; zero where there is no outside."
     inside, outside = self.sides(maps)
     return (inside - outside) * (self.rest > 0)
 
-# %% ../nbs/33_dissection.ipynb #348a8df7
+# %% ../nbs/33_dissection.ipynb #7fce0cec
 def lifted(
     model: FactorizedSaliency, # in phase 1 or 2
     activations: torch.Tensor, # (B, N, h, w)
@@ -142,7 +142,7 @@ def lifted(
     parts = basis_saliency(model, activations.to(model.bases.weight))
     return tau * parts.to(activations)
 
-# %% ../nbs/33_dissection.ipynb #16262923
+# %% ../nbs/33_dissection.ipynb #20c6afbf
 class Batch:
     "Images after the forward pass: what accumulators see."
     def __init__(self,
@@ -150,10 +150,11 @@ class Batch:
         logits: torch.Tensor, # (B, N, h, w)
         lift, # activations -> parts of the log density, as `lifted`
         activate = torch.sigmoid, # logits -> activations
+        prior = None, # (h, w), the model's own position prior, in nats
     ):
         columns = list(zip(*items))
         self.position, self.ids = columns[:2]
-        self.logits = logits
+        self.logits, self.prior = logits, prior
         self.lift, self.activate = lift, activate
         placed = [Placed(visits, self.ids, logits.device) for visits in columns[3:]]
         self.own, self.partners = placed[:2]
@@ -165,13 +166,13 @@ class Batch:
     @cached_property
     def parts(self): return self.lift(self.activations) # (B, N, h, w), in nats
 
-# %% ../nbs/33_dissection.ipynb #2701e4c9
+# %% ../nbs/33_dissection.ipynb #87f6d91b
 def sums_device(model) -> torch.device: # of sums in float64
     "The model's device, or the CPU where that knows no float64."
     device = model.bases.weight.device
     return device if device.type == 'cuda' else torch.device('cpu')
 
-# %% ../nbs/33_dissection.ipynb #16ef6c4f
+# %% ../nbs/33_dissection.ipynb #eed03008
 def batch_of(
     items: list, # of a `Probe`
     model: FactorizedSaliency, # in phase 1 or 2
@@ -179,7 +180,9 @@ def batch_of(
 ) -> Batch: # after the forward pass
     "Show images to a model."
     logits = basis_logits(model, [item[2] for item in items]).to(sums_device(model))
-    return Batch(items, logits, partial(lifted, model, tau=tau), model.activate)
+    prior = None
+    if hasattr(model, 'position_prior'): prior = tau * model.position_prior(logits.shape[2:]).detach()
+    return Batch(items, logits, partial(lifted, model, tau=tau), model.activate, prior)
 
 # %% ../nbs/33_dissection.ipynb #7e11000f
 class Alignment(Accumulator):
@@ -198,14 +201,14 @@ class Alignment(Accumulator):
         shapes |= dict(compared=(semantics,), active=(2 * self.n,), places=(1,))
         super().__init__(shapes | dict(fold_iou=(semantics * PARTS, self.n)), device)
 
-# %% ../nbs/33_dissection.ipynb #773e20db
+# %% ../nbs/33_dissection.ipynb #3a517867
 @patch
 def active(self: Alignment, batch) -> torch.Tensor: # (B, 2 N, K) 0 or 1
     "Places above the upper, then those below the lower thresholds."
     z = batch.logits.flatten(2)
     return torch.cat([z > self.limits[:self.n], z < self.limits[self.n:]], 1).float()
 
-# %% ../nbs/33_dissection.ipynb #6dcd8627
+# %% ../nbs/33_dissection.ipynb #e18f6edd
 @patch
 def compare(self: Alignment, batch, on, size, mine):
     "Bring the partners' regions to the active places."
@@ -220,7 +223,7 @@ def compare(self: Alignment, batch, on, size, mine):
     chance = mean(both / (size[theirs.owner] + theirs.area - both))
     self.put(own.names, chance=chance, ahead=ahead, ahead_squared=ahead**2, compared=some[:, 0])
 
-# %% ../nbs/33_dissection.ipynb #07a2511e
+# %% ../nbs/33_dissection.ipynb #2df98d55
 @patch
 def add(self: Alignment, batch: Batch):
     "Add a batch."
@@ -248,7 +251,7 @@ class Contrast(Accumulator):
     ):
         self.position, self.stamp = position, fingerprint(np.asarray(position).tolist())
         shapes = dict.fromkeys(('inside', 'outside', 'contrast', 'elsewhere'), (semantics, n))
-        shapes['hosted'] = semantics,
+        shapes |= dict.fromkeys(('hosted', 'prior'), (semantics,))
         per_fold = ['contrast', 'count', 'sides', 'elsewhere', 'hosts', 'visits']
         if position is not None: per_fold.append('position')
         shapes |= {f'fold_{k}': (semantics * PARTS,) for k in per_fold}
@@ -261,7 +264,7 @@ class Contrast(Accumulator):
         self.add_own(batch)
         self.add_guests(batch)
 
-# %% ../nbs/33_dissection.ipynb #ff2fab64
+# %% ../nbs/33_dissection.ipynb #aaf05a0c
 @patch
 def add_guests(self: Contrast, batch):
     "Regions of semantics that an image lacks."
@@ -272,7 +275,7 @@ def add_guests(self: Contrast, batch):
     self.put(guests.by_source, fold_elsewhere=whole)
     self.put(guests.by_host, fold_hosts=whole, fold_visits=visits)
 
-# %% ../nbs/33_dissection.ipynb #0b1fddc8
+# %% ../nbs/33_dissection.ipynb #d4a5949d
 @patch
 def add_own(self: Contrast, batch):
     "Regions of the images themselves."
@@ -282,9 +285,11 @@ def add_own(self: Contrast, batch):
     whole = contrast.sum(1)
     self.put(own.names, inside=inside, outside=outside, contrast=contrast)
     self.put(own.by_host, fold_contrast=whole, fold_count=torch.ones_like(here), fold_sides=here)
-    if self.position is not None:
-        alone = torch.as_tensor(self.position).to(batch.logits).expand(len(batch.ids), 1, -1, -1)
-        self.put(own.by_host, fold_position=own.contrast(alone)[:, 0])
+    def alone(position): # (M,), of a map that is the same for every image
+        maps = torch.as_tensor(position).to(batch.logits).expand(len(batch.ids), 1, -1, -1)
+        return own.contrast(maps)[:, 0]
+    if self.position is not None: self.put(own.by_host, fold_position=alone(self.position))
+    if batch.prior is not None: self.put(own.names, prior=alone(batch.prior))
     if 'image_contrast' not in self.sums: return
     at = torch.tensor(batch.position).to(own.names)[own.owner] * len(self.sums['hosted'])
     self.put(at + own.names, image_contrast=whole, image_there=here)
@@ -320,7 +325,7 @@ OF_PAIRS = dict( # meanings of what belongs to a semantic and a basis
     contrast='mean of tau l_n inside - mean outside, mean over images, nats',
     elsewhere='the same of the same regions on images that lack the semantic, nats')
 OF_FOLDS = dict( # of what belongs to a semantic and a fold
-    fold_contrast="sum over the fold's images, contrast of the whole log density, nats",
+    fold_contrast="sum over the fold's images of the contrast over all bases, nats",
     fold_elsewhere='the same of their regions on images that lack the semantic, nats',
     fold_hosts='the same, summed by the fold of the images that lack it',
     fold_visits='how many regions these are, each by its share in a mean',
@@ -328,8 +333,9 @@ OF_FOLDS = dict( # of what belongs to a semantic and a fold
     fold_count="the fold's images that contain the semantic",
     fold_sides='those of them that contain something else, too')
 
-# %% ../nbs/33_dissection.ipynb #dccbf4db
+# %% ../nbs/33_dissection.ipynb #c977f8f5
 OF_NAMES = dict( # of what belongs to a semantic
+    prior="contrast of the model's own position prior, nats; zero without one",
     spread='distance of its middles from their mean, root mean square, in sides of the image',
     area='mean share of the grid',
     count='images that contain the semantic',
@@ -344,7 +350,7 @@ OF_BASES = dict( # of what belongs to a basis
     dead='1: always the same',
     tied='1: ties keep it from the share that was asked for')
 
-# %% ../nbs/33_dissection.ipynb #078272b3
+# %% ../nbs/33_dissection.ipynb #07ab7d30
 TAILS = ('', '_lower') # suffixes of the results of the upper and the lower tail
 
 def meanings(
@@ -356,14 +362,14 @@ def meanings(
     lower = {f'{k}_lower': f'{texts[k]}; of the lower tail' for k in both if k in texts}
     return {k: (dimensions.split(), dict(meaning=text)) for k, text in (texts | lower).items()}
 
-# %% ../nbs/33_dissection.ipynb #3553d151
+# %% ../nbs/33_dissection.ipynb #950829d5
 MEANINGS = meanings('semantic basis', **OF_PAIRS) | meanings('semantic fold', **OF_FOLDS)
 MEANINGS |= meanings('semantic', **OF_NAMES) | meanings('basis', **OF_BASES)
 MEANINGS |= meanings('semantic fold basis', fold_iou="sum over the fold's images")
-MEANINGS |= meanings('image semantic', image_contrast='contrast of the whole log density, nats')
+MEANINGS |= meanings('image semantic', image_contrast='contrast over all bases, nats')
 MEANINGS |= meanings('image', trained='the model was trained on this image')
 
-# %% ../nbs/33_dissection.ipynb #bd84e538
+# %% ../nbs/33_dissection.ipynb #4c17ec65
 def mean_over(
     total: np.ndarray, # (C, N)
     n: np.ndarray, # (C,)
@@ -371,7 +377,7 @@ def mean_over(
     "Sums divided by a number of images."
     return total / np.where(n > 0, n, np.nan)[:, None]
 
-# %% ../nbs/33_dissection.ipynb #6f06a554
+# %% ../nbs/33_dissection.ipynb #b078961b
 def alignments(
     total: Alignment, # all sums
     count: np.ndarray, # (C,) images with each semantic
@@ -387,7 +393,7 @@ def alignments(
     found['compared'] = s['compared'].astype(int)
     return found | dict(active_probe=s['active'][:total.n] / max(s['places'][0], 1))
 
-# %% ../nbs/33_dissection.ipynb #10e45a26
+# %% ../nbs/33_dissection.ipynb #11d6e178
 def contrasts(
     total: Contrast, # all sums
 ) -> dict: # name -> values, see `MEANINGS`
@@ -400,6 +406,7 @@ def contrasts(
     found['fold_elsewhere'] = np.where(hosted[:, None] > 0, found['fold_elsewhere'], np.nan)
     counts = dict(inside=count, outside=sides, contrast=sides, elsewhere=hosted)
     found |= {k: mean_over(s[k], n) for k, n in counts.items()} | dict(count=count)
+    found['prior'] = mean_over(s['prior'][:, None], sides)[:, 0]
     if 'image_contrast' in s:
         each = np.where(s['image_there'] > 0, s['image_contrast'], np.nan)
         found['image_contrast'] = each.reshape(-1, len(sides))
@@ -416,7 +423,7 @@ def of_model(
     quantile = float(thresholds.attrs.get('quantile', np.nan))
     return values, dict(phase=model.phase, quantile=quantile, versions=json.dumps(versions()))
 
-# %% ../nbs/33_dissection.ipynb #42844c29
+# %% ../nbs/33_dissection.ipynb #c8548a9e
 def of_probe(
     probe: Probe, # that was dissected
     trained: tuple = (), # ids of images the model was trained on
@@ -426,7 +433,7 @@ def of_probe(
     seen = np.isin([*map(str, probe.ids)], [*map(str, trained)])
     return values | dict(trained=seen.astype(np.int8)) if seen.any() else values
 
-# %% ../nbs/33_dissection.ipynb #3f819adb
+# %% ../nbs/33_dissection.ipynb #472a903d
 def labelled(
     values: dict, # name -> values, of all semantics; see `MEANINGS`
     probe: Probe, # that was dissected
@@ -459,7 +466,7 @@ def open_probe(
     raise DataError('no probe image has a region on the grid of the bases; '
                     'give regions that belong to the images, or lower min_images (--min-images).')
 
-# %% ../nbs/33_dissection.ipynb #9b4c510c
+# %% ../nbs/33_dissection.ipynb #2cd249b4
 def require_thresholds(
     model: FactorizedSaliency, # that is dissected
     thresholds: xr.DataArray, # that were given
@@ -470,7 +477,7 @@ def require_thresholds(
     raise ParameterError(f'{len(thresholds)} thresholds for {n} bases, or none for the lower tail ("lower"): '
                          'give those of this model, from `adaptive_thresholds`.')
 
-# %% ../nbs/33_dissection.ipynb #96be1979
+# %% ../nbs/33_dissection.ipynb #703d6af2
 def dissect(
     model: FactorizedSaliency, # in phase 1 or 2
     regions: Regions, # named regions of the probe images
@@ -503,7 +510,7 @@ def write_dissection(
     rows = [row.to_series().dropna().sort_values(ascending=False, kind='stable') for row in alignment.iou]
     return write_json([row.to_dict() for row in rows], path)
 
-# %% ../nbs/33_dissection.ipynb #b36511a7
+# %% ../nbs/33_dissection.ipynb #afbe2d84
 def read_dissection(
     path, # proto_dessection_result_<model>.json
 ) -> xr.Dataset: # (basis, semantic) iou, NaN where the file has none

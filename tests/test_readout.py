@@ -1,6 +1,7 @@
 "The host readout in a run: one training, every stage after it, and published hosts on a backbone of timm."
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from saliency_nb.bases import ReadoutSaliency, basis_saliency
+from saliency_nb.contributions import routes
 from saliency_nb.dissection import batch_of, open_probe
 from saliency_nb.explain import explain
 from saliency_nb.runs import Analysis
@@ -11,6 +12,23 @@ SMALL = dict(height=64, width=96, features=8, n_bases=32, epochs=2, epochs2=1, l
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('runs')/'world', n_images=24, size=(64, 96), seed=0)
+
+def logit_of(model, image):
+    with torch.no_grad(): return model.saliency_logits(model.activations(image[None]))[0]
+
+def check_split(model, analysis, probe):
+    "With the position prior beside the bases, the contrast of the log density is split without a rest."
+    alignment, items = analysis.dissection(), [probe[i] for i in range(len(probe))]
+    maps = torch.stack([alignment.tau * logit_of(model, item[2]) for item in items])
+    whole = batch_of(items, model).own.contrast(maps[:, None])[:, 0].numpy()
+    names = [probe.regions.semantics[s] for item in items for s in item[3][0]]
+    seen = pd.Series(whole).groupby(names).mean()[alignment.semantic.values]
+    assert alignment.prior.std() > 0
+    assert np.allclose(alignment.contrast.sum('basis') + alignment.prior, seen, atol=1e-3)
+    split = routes(alignment)
+    assert split.index[-1] == 'position' and np.allclose(split.sum(), seen, atol=1e-3)
+    table = analysis.contributions().set_index('semantic')
+    assert np.allclose(table.prior[seen.index], alignment.prior, atol=1e-6)
 
 def test_a_run_of_the_readout(world, tmp_path):
     analysis = Analysis(data=world, out=tmp_path/'run', model='readout', **SMALL)
@@ -31,6 +49,7 @@ def test_a_run_of_the_readout(world, tmp_path):
     probe = open_probe(model, analysis.found.regions, analysis.size)
     batch = batch_of([probe[0]], model)
     assert torch.equal(batch.activations, model.activate(batch.logits)) and (batch.activations == 0).any() # sparse
+    check_split(model, analysis, probe)
     written = (tmp_path/'run/phase1/best.safetensors').stat().st_mtime_ns
     Analysis(data=world, out=tmp_path/'run', model='readout', **SMALL).phase2()
     assert (tmp_path/'run/phase1/best.safetensors').stat().st_mtime_ns == written # nothing is trained again
