@@ -941,6 +941,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'saliency_nb/interventions.py'),
                                            'saliency_nb.interventions.covered_up': ( 'interventions.html#covered_up',
                                                                                      'saliency_nb/interventions.py'),
+                                           'saliency_nb.interventions.cropped': ( 'interventions.html#cropped',
+                                                                                  'saliency_nb/interventions.py'),
                                            'saliency_nb.interventions.edits': ('interventions.html#edits', 'saliency_nb/interventions.py'),
                                            'saliency_nb.interventions.intervene': ( 'interventions.html#intervene',
                                                                                     'saliency_nb/interventions.py'),

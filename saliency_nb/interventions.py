@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['require_semantic', 'bases_of', 'matched_bases', 'shares_inside', 'bases_off', 'summed_up', 'switch_effects',
            'visible', 'edits', 'names_gone', 'logits_of', 'measured_edit', 'intervene', 'predicted_changes', 'spearman',
-           'intervention_agreement', 'covered_up', 'moved_mask', 'lost_under', 'covered_image', 'photograph_effects']
+           'intervention_agreement', 'covered_up', 'cropped', 'moved_mask', 'lost_under', 'covered_image',
+           'photograph_effects']
 
 # %% ../nbs/43_interventions.ipynb #c2dfbf3c
 import cv2, numpy as np, pandas as pd, torch, xarray as xr
@@ -34,7 +35,7 @@ def bases_of(
     ahead = (alignment.iou - alignment.chance_iou).sel(semantic=semantic)
     return np.argsort(-ahead.fillna(-1).values, kind='stable')[:top]
 
-# %% ../nbs/43_interventions.ipynb #a4be8869
+# %% ../nbs/43_interventions.ipynb #f6b5af1d
 def matched_bases(
     weights: np.ndarray, # (N,) w_n
     chosen: np.ndarray, # indices
@@ -50,7 +51,7 @@ def matched_bases(
         free = free[free != drawn[-1]]
     return np.array(drawn)
 
-# %% ../nbs/43_interventions.ipynb #00bdd760
+# %% ../nbs/43_interventions.ipynb #1f3b0c37
 def shares_inside(
     logits: np.ndarray, # (S, h, w)
     mask: np.ndarray, # (h, w) bool
@@ -59,7 +60,7 @@ def shares_inside(
     s = 1 / (1 + np.exp(-logits))
     return np.log(s[:, mask].sum(1) / s[:, ~mask].sum(1))
 
-# %% ../nbs/43_interventions.ipynb #abab508b
+# %% ../nbs/43_interventions.ipynb #4883bf78
 def bases_off(
     alignment: xr.Dataset, # from `dissect`
     top: int, # bases of each semantic
@@ -82,7 +83,7 @@ def summed_up(changes):
     low, high = np.quantile(mean[1:], [.025, .975])
     return dict(own=mean[0], random=mean[1:].mean(), low=low, high=high, n_images=len(changes))
 
-# %% ../nbs/43_interventions.ipynb #4b63cc1e
+# %% ../nbs/43_interventions.ipynb #1385813a
 def switch_effects(
     model: FactorizedSaliency, # in phase 1 or 2
     regions: Regions, # of the probe images
@@ -115,7 +116,7 @@ def visible(
         if i >= index: seen[y:y + h, x:x + w][mask] = i == index
     return seen
 
-# %% ../nbs/43_interventions.ipynb #5d26a79f
+# %% ../nbs/43_interventions.ipynb #eb3b2e9d
 def edits(
     scene: dict, # from `sample_scene`
     g: np.random.Generator, # random numbers
@@ -133,7 +134,7 @@ def edits(
             without = [b for b in part['attributes'] if b != a]
             yield i, a, 'dropped', with_part(part | dict(attributes=without))
 
-# %% ../nbs/43_interventions.ipynb #d7c51b69
+# %% ../nbs/43_interventions.ipynb #4df32544
 def names_gone(
     before: dict, # masks of a scene, from `scene_masks`
     after: dict, # of the edited scene
@@ -162,7 +163,7 @@ def measured_edit(changed, where) -> dict: # measured, elsewhere
     elsewhere = rest.mean() if len(rest) else np.nan
     return dict(measured=(inside * changed).sum() / inside.sum(), elsewhere=elsewhere)
 
-# %% ../nbs/43_interventions.ipynb #5083cc1d
+# %% ../nbs/43_interventions.ipynb #1f4d97c5
 def intervene(
     model: FactorizedSaliency, # in phase 1 or 2
     scenes: dict, # image id -> scene, e.g. a world's scenes.json
@@ -183,7 +184,7 @@ def intervene(
     table = pd.DataFrame(rows)
     return table.fillna({c: 0. for c in table if c.startswith('gone ')})
 
-# %% ../nbs/43_interventions.ipynb #12d5caeb
+# %% ../nbs/43_interventions.ipynb #5e8a2f51
 def predicted_changes(
     table: pd.DataFrame, # from `intervene`
     effects: pd.Series, # index: semantic; a contribution, a contrast, or planted weights
@@ -194,7 +195,7 @@ def predicted_changes(
     unknown = (gone.loc[:, known.isna()] != 0).any(axis=1)
     return (gone * known.fillna(0)).sum(axis=1).where(~unknown)
 
-# %% ../nbs/43_interventions.ipynb #24156474
+# %% ../nbs/43_interventions.ipynb #c46ee24c
 def spearman(a, b):
     "Rank correlation of two series over what both know."
     both = pd.concat([a, b], axis=1, join='inner').dropna()
@@ -226,22 +227,28 @@ def covered_up(
     if how == 'inpaint': return cv2.inpaint(rgb, wide, 5, cv2.INPAINT_TELEA)
     return np.where(wide[..., None] > 0, cv2.GaussianBlur(rgb, (0, 0), .04 * rgb.shape[1]), rgb)
 
-# %% ../nbs/43_interventions.ipynb #de7b012e
+# %% ../nbs/43_interventions.ipynb #1bdd801a
+def cropped(mask) -> tuple: # upper left corner (y, x), the mask within its bounding box
+    "A mask without the rows and columns around it."
+    places = np.argwhere(mask)
+    first, last = places.min(0), places.max(0) + 1
+    return first, mask[first[0]:last[0], first[1]:last[1]]
+
+# %% ../nbs/43_interventions.ipynb #5dfdc4e6
 def moved_mask(
     mask: np.ndarray, # (H, W) bool
     free: np.ndarray, # (H, W) bool, where it may go
 ) -> np.ndarray | None: # (H, W) bool; None: it fits nowhere
     "The same shape inside the free places, at the most similar distance from the centre."
-    rows, columns = np.nonzero(mask)
-    y0, x0 = rows.min(), columns.min()
-    shape = mask[y0:rows.max() + 1, x0:columns.max() + 1]
+    first, shape = cropped(mask)
     fits = cv2.matchTemplate(free.astype(np.float32), shape.astype(np.float32), cv2.TM_CCORR)
-    y, x = np.nonzero(fits > shape.sum() - .5)
-    if not len(y): return None
-    middle, (H, W) = np.array(shape.shape) / 2, mask.shape
-    def radius(y, x): return np.hypot((y + middle[0]) / H - .5, (x + middle[1]) / W - .5)
-    k, moved = np.argmin(abs(radius(y, x) - radius(y0, x0))), np.zeros_like(mask)
-    moved[y[k]:y[k] + shape.shape[0], x[k]:x[k] + shape.shape[1]] = shape
+    corners = np.argwhere(fits > shape.sum() - .5) # (K, 2)
+    if not len(corners): return None
+    def radius(corner): # of the shape's middle, in sides of the image
+        return np.linalg.norm((corner + np.array(shape.shape) / 2) / mask.shape - .5, axis=-1)
+    y, x = corners[np.argmin(abs(radius(corners) - radius(first)))]
+    moved = np.zeros_like(mask)
+    moved[y:y + shape.shape[0], x:x + shape.shape[1]] = shape
     return moved
 
 # %% ../nbs/43_interventions.ipynb #8c0c05a9
@@ -250,6 +257,7 @@ def lost_under(model, rgb, masks, how) -> list: # one for each mask
     logits = logits_of(model, [rgb, *(covered_up(rgb, m, how) for m in masks)], rgb.shape[:2])
     return [measured_edit(logits[0] - after, m)['measured'] for after, m in zip(logits[1:], masks)]
 
+# %% ../nbs/43_interventions.ipynb #3fbdc492
 def covered_image(model, image, regions, size, how) -> list: # of rows of one photograph
     "What the logit loses in each region of a photograph, and in its control."
     names, masks = regions.masks(image, size)
@@ -261,7 +269,7 @@ def covered_image(model, image, regions, size, how) -> list: # of rows of one ph
     rows.loc[[c is not None for c in controls], 'control'] = lost[len(names):]
     return rows.to_dict('records')
 
-# %% ../nbs/43_interventions.ipynb #42c9e762
+# %% ../nbs/43_interventions.ipynb #31d53397
 def photograph_effects(
     model: FactorizedSaliency, # in phase 1 or 2
     regions: Regions, # of the probe images
