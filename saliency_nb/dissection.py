@@ -64,10 +64,11 @@ def brought(self: Probe,
     i: int, # position of an image
 ) -> tuple: # names (G,), masks (G, K) bool, ids of their images, share of each in a mean (G,)
     "Regions brought to an image."
-    names, sources = visits.of(i)[:2]
+    about = visits.of(i) # (3, G)
+    names, sources = about[:2]
     masks = [self.masks.one(j, name) for j, name in zip(sources, names)]
     masks = np.array(masks, bool).reshape(len(names), self.masks.places)
-    return names, masks, [self.ids[j] for j in sources], 1 / visits.of(i)[2]
+    return names, masks, [self.ids[j] for j in sources], 1 / about[2]
 
 # %% ../nbs/33_dissection.ipynb #401b49a6
 @patch
