@@ -2,8 +2,10 @@
 import numpy as np, pytest, torch
 from nightly import NIGHTLY, noted
 from saliency_nb.dictionaries import Channels, Components, Dictionary, SparseAutoencoder
-from saliency_nb.units import (Contrasts, Differences, LabelledPlaces, Matched, Overlaps, active_share, agreement_of_units, all_features, best_unit, difference_weights, effective_dimensions,
-                               gate, gate_of, known_names, images_with_names, probe_auc, relabelled, selectivity, switch_off, verdict)
+from saliency_nb.overlap import LabelledPlaces, Overlaps, active_share, agreement_of_units, all_features
+from saliency_nb.overlap import best_unit, effective_dimensions, images_with_names, probe_auc, relabelled
+from saliency_nb.units import Contrasts, Differences, Matched, difference_weights, gate, gate_of, known_names
+from saliency_nb.units import selectivity, switch_off, verdict
 
 NAMES, EVERYTHING = 8, torch.ones(20)
 
