@@ -20,7 +20,8 @@ from safetensors import safe_open
 from torch import nn
 from .core import CheckpointError, DataError, ParameterError, parsed_json, whole_file
 from .weights import load_tensors, read_weights, state_dict_in, unwrapped, write_tensors
-from .hosts import Backbone, build_host, conv, resized
+from .backbones import Backbone
+from .hosts import build_host, conv, resized
 
 # %% ../nbs/22_bases.ipynb #f74e6f04
 class SaliencyModel(nn.Module):
