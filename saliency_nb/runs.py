@@ -395,7 +395,7 @@ def preset(
     return narrow | size | dict(epochs=10, epochs2=4, lr=5e-4, lr2=5e-4, lr_every=7, batch=10)
 
 # %% ../nbs/56_runs.ipynb #aa6cec74
-CHAPTERS = 'core', 'fixations', 'metrics', 'backbones', 'hosts', 'bases', 'training', 'fitting', 'dictionaries' # what a training depends on
+CHAPTERS = 'core', 'fixations', 'metrics', 'backbones', 'hosts', 'authors', 'bases', 'training', 'fitting', 'dictionaries' # what a training depends on
 DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'outlines', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
 
 TRAINS = """{name}: host '{model}' of {plugin} is TRAINED here, from new weights or over those it brings along;
