@@ -18,7 +18,9 @@ from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, Rand
 from saliency_nb.fixations import SaliencyDataset, density, fixation_map, grid_sigma
 from saliency_nb.metrics import cc, information_gain, nss
 from saliency_nb.runs import open_data
-from saliency_nb.training import FrozenFeatures, evaluate, other_images, train
+from saliency_nb.batches import FrozenFeatures
+from saliency_nb.calibration import other_images
+from saliency_nb.training import evaluate, train
 from saliency_nb.units import (Differences, Overlaps, active_share, best_unit, effective_dimensions, known_names,
                                mean_selectivity, seen_in)
 

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from .core import ParameterError, Progress, derived_seed, fingerprint, whole_file
 from .weights import read_kept
 from .bases import ACTIVATE, ReadoutSaliency
-from .training import FrozenFeatures, SaliencyTraining, check_training, train
+from .batches import FrozenFeatures
+from .training import SaliencyTraining, check_training, train
 
 # %% ../nbs/24_dictionaries.ipynb #d24c0005
 def planted_channels(
