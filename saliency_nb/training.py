@@ -519,9 +519,9 @@ def train(
     module = task(model, seed=plan.seed, **options)
     make_ready(model, train_set, plan.batch)
     history = History(out, select_set, say, plan.every, plan.keep, plan.patience)
-    own = dict(default_root_dir=out, logger=TensorBoardLogger(out, name='', version='tensorboard'))
-    own |= dict(max_epochs=epochs, callbacks=[history, keep_last(out), OwnSignals()])
-    run = lightning_trainer(**SETTINGS | own | trainer)
+    logged = dict(default_root_dir=out, logger=TensorBoardLogger(out, name='', version='tensorboard'))
+    callbacks = [history, keep_last(out), OwnSignals()]
+    run = lightning_trainer(max_epochs=epochs, callbacks=callbacks, **SETTINGS | logged | trainer)
     out.mkdir(parents=True, exist_ok=True)
     own = plan_fingerprint(model, plan, (len(train_set), len(select_set)), trainer, options)
     run_loop(run, module, train_set, plan, resumable(out, own, say))
