@@ -15,7 +15,8 @@ from saliency_nb.core import derived_seed, fingerprint, whole_file
 from saliency_nb.fixations import SaliencyDataset
 from saliency_nb.runs import open_data
 from saliency_nb.fitting import fit_bases, reconstruction_quality
-from saliency_nb.training import evaluate, preloaded, train, with_activations
+from saliency_nb.batches import preloaded, with_activations
+from saliency_nb.training import evaluate, train
 
 WIDTH = dict(dinet=128, salicon=64, transalnet=16) # features: 128, 2 x 64, 16
 RATE = dict(dinet=1e-4, salicon=1e-4, transalnet=3e-4) # TranSalNet's transformers start from random weights and need more

@@ -19,7 +19,9 @@ from saliency_nb.fixations import SaliencyDataset, density, fixation_map, grid_s
 from saliency_nb.metrics import cc, information_gain, nss
 from saliency_nb.overlap import Overlaps, active_share, best_unit, effective_dimensions, seen_in
 from saliency_nb.runs import open_data
-from saliency_nb.training import FrozenFeatures, evaluate, other_images, train
+from saliency_nb.batches import FrozenFeatures
+from saliency_nb.calibration import other_images
+from saliency_nb.training import evaluate, train
 from saliency_nb.units import Differences, known_names, mean_selectivity
 
 SIZE, SEED = (240, 320), 0 # of the images; of the data's split

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from saliency_nb.bases import build_model, freeze_below_readout, initialise
 from saliency_nb.core import versions
-from saliency_nb.training import Preloaded, SaliencyTraining, with_activations
+from saliency_nb.batches import Preloaded, with_activations
+from saliency_nb.training import SaliencyTraining
 
 parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
 parser.add_argument('--backbone', default='squeezenet1_0'); parser.add_argument('--width', type=int, default=256); parser.add_argument('--n-bases', type=int, default=512)

@@ -16,7 +16,7 @@ from scipy import ndimage
 from .core import ParameterError, fingerprint, rng
 from .fixations import FixationSet, SaliencyDataset, fixation_map
 from .semantics import Regions
-from .training import logit_maps
+from .calibration import logit_maps
 from .chance import FEWEST, fold_of, q_values
 from .adjustment import freedom, identified, left_out, object_design, student_interval
 from .contributions import effect_interval, fold_draws, mean_effect, resampled

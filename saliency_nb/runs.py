@@ -27,21 +27,21 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from torch.utils.data import Subset
 from .core import (MEMORY, CheckpointError, DataError, ParameterError, Problems, SaliencyError,
-                              derived_seed, existing_file,
-                              existing_folder, fingerprint, fingerprint_files, read_arrays, read_json, read_table, rng,
-                              whole_file, writable_folder, write_arrays, write_json)
+                              derived_seed, existing_file, existing_folder, fingerprint, fingerprint_files,
+                              read_arrays, read_each, read_json, read_table, rng, whole_file,
+                              writable_folder, write_arrays, write_json)
 from .folders import (RunFolder, analysis_parameters, analysis_path, check_range, # noqa: F401
                                  checked_parameters, declared_parameters, epoch_numbers, held, literal_path, # noqa: F401
                                  located, own_parameters, recorded_parameters, typed, whole_notebook) # noqa: F401
-from .fixations import (FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, read_each,
-                                   split_ids)
+from .fixations import FixationSet, SaliencyDataset, check_images, json_releases, load_rgb, split_ids
 from .world import planted_weights
 from .fixation_readers import read_fixations
 from .hosts import HOSTS, build_host, model_fingerprint
 from .bases import SaliencyModel, build_model, initialise, load_checkpoint, recipe_of, save_checkpoint
 from .dictionaries import fit_readout
-from .training import (NAMES, bits_per_fixation, calibrate, evaluate, logit_maps, other_images, position_map,
-                                  preloaded, told, train, with_activations)
+from .batches import preloaded, with_activations
+from .calibration import bits_per_fixation, calibrate, logit_maps, other_images, position_map
+from .training import NAMES, evaluate, told, train
 from .fitting import compared_with_original, fit_bases, fit_summary
 from .vocabulary import table_files
 from .thresholds import reference_pass, sample_thresholds
@@ -395,7 +395,7 @@ def preset(
     return narrow | size | dict(epochs=10, epochs2=4, lr=5e-4, lr2=5e-4, lr_every=7, batch=10)
 
 # %% ../nbs/56_runs.ipynb #aa6cec74
-CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training', 'fitting', 'dictionaries' # what a training depends on
+CHAPTERS = 'core', 'fixations', 'metrics', 'backbones', 'hosts', 'authors', 'bases', 'batches', 'calibration', 'training', 'fitting', 'dictionaries' # what a training depends on
 DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'outlines', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
 
 TRAINS = """{name}: host '{model}' of {plugin} is TRAINED here, from new weights or over those it brings along;

@@ -24,7 +24,7 @@ from .core import read_json, rng, whole_file, write_json
 from .weights import read_kept
 from .bases import FactorizedSaliency
 from .hosts import model_fingerprint
-from .training import process
+from .batches import process
 
 # %% ../nbs/30_thresholds.ipynb #5d2a4f07
 def two_tails(

@@ -11,7 +11,7 @@ from saliency_nb.core import rng
 from saliency_nb.semantics import Regions
 from saliency_nb.adjustment import Adjustment, solved
 from saliency_nb.thresholds import reference_pass, sample_thresholds
-from saliency_nb.training import process
+from saliency_nb.batches import process
 import saliency_nb.dissection as dissection
 import saliency_nb.thresholds as thresholds
 

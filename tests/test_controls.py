@@ -11,7 +11,7 @@ from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
 from saliency_nb.semantics import BoxRegions, gqa_regions
 from saliency_nb.thresholds import adaptive_thresholds
-from saliency_nb.training import calibrate, logit_maps
+from saliency_nb.calibration import calibrate, logit_maps
 from saliency_nb.uncertainty import generated_population, sampled
 from saliency_nb.world import STUFF, THINGS, log_density, make_world, named_boxes, random_weights, sample_scene
 

