@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from . import __version__
-from .core import FULL, DataError, ParameterError, SaliencyError, existing_file, writable_folder
+from .core import FULL, DataError, ParameterError, SaliencyError, existing_file, is_first, writable_folder
 
 # %% ../nbs/59_cli.ipynb #afd8f665
 class Parser(argparse.ArgumentParser):
@@ -547,8 +547,7 @@ def refuse(
     "Print why a command ends, once; what a terminal would obey, and names without end, are left out."
     shown = ''.join(c if c.isprintable() else '?' for c in str(sentence))
     if len(shown) > 2_000: shown = f'{shown[:1_000]} ... {shown[-1_000:]}'
-    first = os.environ.get('LOCAL_RANK', '0') == '0' # of several processes
-    if first: print(f'saliency-nb: {shown}', file=sys.stderr)
+    if shown: print(f'saliency-nb: {shown}', file=sys.stderr) # else another process has said it
     return 1
 
 # %% ../nbs/59_cli.ipynb #3c851398
@@ -571,6 +570,7 @@ def main(
 ) -> int: # exit code
     "Entry point of `saliency-nb`."
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read by torch's threads when they start
+    if not is_first(): sys.stdout = open(os.devnull, 'w') # what the first says is enough
     stops = []
     try:
         args = parser().parse_args(arguments)
@@ -581,7 +581,8 @@ def main(
         remedy = 'make room on the disk' if e.errno in FULL else 'look at this path and its permissions'
         return refuse(f"{e.filename or 'a file'}: {e.strerror or e}; {remedy}.")
     except KeyboardInterrupt:
-        refuse(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')
+        how = 'stopped' if stops else 'interrupted'
+        if is_first(): refuse(f'{how}; the same command goes on from what is finished.')
         return 143 if stops else 130
     return 0
 

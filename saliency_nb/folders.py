@@ -17,7 +17,7 @@ import nbformat, numpy as np, papermill as pm
 from fastcore.basics import patch
 from . import core
 from .core import (DataError, ParameterError, fingerprint, fingerprint_code, fingerprint_files,
-                              remove_parts, versions, writable_folder, write_json)
+                              is_first, remove_parts, versions, writable_folder, write_json)
 from .models import record_of
 from .training import check_training
 
@@ -143,7 +143,7 @@ def working_in(
     folder: Path, # of a run
 ):
     "Keep other processes from working in a folder; raises `DataError` where one does. The lock of a dead process is none."
-    if folder in WORKING or int(os.environ.get('LOCAL_RANK', 0)): # a stage within a stage; a process of this one
+    if folder in WORKING or not is_first(): # a stage within a stage; a process of this one
         yield
         return
     with open(folder/'.lock', 'a+') as file:
@@ -193,7 +193,8 @@ class RunFolder:
         self.asked = where | dict(versions=versions())
         if not there: self.note()
 
-    def save(self): write_json(self.record, self.file)
+    def save(self):
+        if is_first(): write_json(self.record, self.file)
 
     def note(self):
         "Record what was asked for; a command that fails before it has made anything does not come here."

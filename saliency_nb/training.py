@@ -26,9 +26,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.optimize import brentq
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from .core import MEMORY, DataError, ParameterError, Progress, derived_seed, fingerprint, rng, whole_file
+from .core import MEMORY, DataError, ParameterError, Progress, SaliencyError, derived_seed, fingerprint, rng, whole_file
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
-from .checkpoints import OwnSignals, WholeCheckpoints, keep_last, resumable
+from .checkpoints import OwnSignals, WholeCheckpoints, is_lost, keep_last, left_alone, resumable
 from .hosts import Readout
 from .bases import (PRIOR, FactorizedSaliency, ReadoutSaliency, SaliencyModel, freeze_below_readout,
                                load_checkpoint, recipe_of, recipe_text, save_checkpoint)
@@ -407,7 +407,7 @@ def train(
     if last: order.epoch, order.start = torch.load(last, weights_only=True, mmap=True)['callbacks']['History']['position']
     loader = DataLoader(train_set, batch, sampler=order, num_workers=workers, persistent_workers=workers > 0)
     if compile: model.compile()
-    with quiet(), ended_well(workers):
+    with quiet(), ended_well(run, workers):
         run.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
     return load_checkpoint(out/'best.safetensors', model.host)
 
@@ -453,12 +453,14 @@ class quiet:
 
 @contextmanager
 def ended_well(
+    run: L.Trainer, # that trains
     workers: int, # processes that decode images
 ):
     "Within it, a training that is ended from outside says so as other commands do."
     try: yield
     except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
     except (RuntimeError, ConnectionError, EOFError) as e: # of the loader, or of the pipe to a worker
+        if is_lost(e): raise SaliencyError(left_alone(getattr(run.strategy.launcher, 'procs', []))) from None
         if not workers or isinstance(e, RuntimeError) and 'DataLoader worker' not in str(e): raise
         raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for want '
                              'of memory; give fewer.') from None

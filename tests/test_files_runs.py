@@ -1,5 +1,5 @@
 "Runs on everybody's files: values as they come, names as they come, folders as they are called, and no fault that is found after hours."
-import json, re, shutil, sys
+import json, re, shutil, sys, tempfile
 from pathlib import Path
 import nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
@@ -210,6 +210,15 @@ def test_the_kernel_is_the_interpreter_of_the_command(place, tmp_path, monkeypat
     runs.execute('compare_models', tmp_path/'out', runs='a,b')
     assert json.loads((tmp_path/'said').read_text()) == [sys.executable, str(tmp_path), 'a,b']
     assert get_kernel_spec('python3').argv[0] == '/bin/false' # as before
+
+@pytest.mark.parametrize('without', [(), ('names',)], ids=str)
+def test_nothing_is_left_in_the_temporary_folder(without, tmp_path, monkeypatch):
+    "Nothing is put there, so that not even a command that is killed leaves something."
+    for name in ('mkdtemp', 'mkstemp'): monkeypatch.setattr(tempfile, name, None)
+    small_analysis(monkeypatch, tmp_path/'package', "runs: str = ''")
+    monkeypatch.chdir(tmp_path)
+    assert runs.execute('compare_models', tmp_path/'out', without=without).is_file()
+    assert not list((tmp_path/'out').glob('.*'))
 
 @pytest.mark.parametrize('name', ['runs {a}/b,c é', "{} it's 100% \"quoted\" \\n"])
 def test_folders_may_have_any_name(name, tmp_path, monkeypatch):
