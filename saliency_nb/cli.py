@@ -11,7 +11,7 @@ __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'FITTED', 'QUIE
            'named_run', 'source_of', 'given', 'given_data', 'fit_options', 'fit', 'run_options', 'run_models',
            'family_parameters', 'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage',
            'compare_options', 'compare', 'run_option', 'report_options', 'report', 'explore_options', 'explore',
-           'parser', 'refuse', 'stoppable', 'main']
+           'parser', 'refuse', 'stoppable', 'interrupted', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, signal, subprocess, sys, threading
@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from . import __version__
-from .core import FULL, DataError, ParameterError, SaliencyError, existing_file, is_first, writable_folder
+from .core import (FULL, DataError, ParameterError, SaliencyError, existing_file, is_first,
+                              writable_folder)
 
 # %% ../nbs/59_cli.ipynb #afd8f665
 class Parser(argparse.ArgumentParser):
@@ -547,7 +548,7 @@ def refuse(
     "Print why a command ends, once; what a terminal would obey, and names without end, are left out."
     shown = ''.join(c if c.isprintable() else '?' for c in str(sentence))
     if len(shown) > 2_000: shown = f'{shown[:1_000]} ... {shown[-1_000:]}'
-    if shown: print(f'saliency-nb: {shown}', file=sys.stderr) # else another process has said it
+    if shown: print(f'saliency-nb: {shown}', file=sys.stderr) # else another has said it
     return 1
 
 # %% ../nbs/59_cli.ipynb #3c851398
@@ -565,6 +566,14 @@ def stoppable(): # yields the signals that have come
     try: yield came
     finally: signal.signal(signal.SIGTERM, before)
 
+def interrupted(
+    stops: list, # signals that have come; none: it was Ctrl-C
+) -> int: # exit code
+    "Say that a command was stopped."
+    how = 'stopped' if stops else 'interrupted'
+    if is_first(): refuse(f'{how}; the same command goes on from what is finished.')
+    return 143 if stops else 130
+
 def main(
     arguments: list | None = None, # None: those of the process
 ) -> int: # exit code
@@ -581,9 +590,7 @@ def main(
         remedy = 'make room on the disk' if e.errno in FULL else 'look at this path and its permissions'
         return refuse(f"{e.filename or 'a file'}: {e.strerror or e}; {remedy}.")
     except KeyboardInterrupt:
-        how = 'stopped' if stops else 'interrupted'
-        if is_first(): refuse(f'{how}; the same command goes on from what is finished.')
-        return 143 if stops else 130
+        return interrupted(stops)
     return 0
 
 # %% ../nbs/59_cli.ipynb #e9c50139

@@ -8,8 +8,8 @@ __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY',
            'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal',
            'reading_options', 'gathered', 'Analysis', 'chosen_device', 'host_options', 'network_shape', 'check_network',
            'given_model', 'original_model', 'preset', 'same_pictures', 'exchanged', 'own_kernel', 'execute',
-           'connection', 'shortened', 'escaped_markdown', 'page_exporter', 'html_report', 'of_kernel', 'run', 'opened',
-           'prepared', 'family_of', 'results_of', 'family_summary']
+           'connection', 'escaped_markdown', 'page_exporter', 'html_report', 'of_kernel', 'run', 'opened', 'prepared',
+           'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
 import ast, filecmp, gc, inspect, os, shlex, shutil, sys
@@ -905,7 +905,7 @@ def control(self: Analysis,
 
 # %% ../nbs/56_runs.ipynb #6c896118
 KERNEL = 'python3'
-KERNELS = Path(saliency_nb.__file__).parent # with kernels/python3, whose `python` Jupyter takes as that which runs Jupyter
+KERNELS = Path(saliency_nb.__file__).parent # whose kernel is called `python`: that which runs Jupyter
 
 @contextmanager
 def own_kernel():
@@ -929,12 +929,14 @@ def execute(
     known = checked_parameters(name, parameters)
     notebook = writable_folder(folder)/f'{name}.ipynb'
     shown = sys.stdout if show else None
+    source = nbformat.read(analysis_path(name), 4)
+    source.cells = [c for c in source.cells if not set(without) & set(c.metadata.get('tags', ()))]
     try:
         with own_kernel():
-            source, target = shortened(analysis_path(name), without), literal_path(notebook)
-            pm.execute_notebook(source, target, {k: known[k] for k in parameters}, cwd=os.getcwd(), kernel_name=KERNEL,
-                                progress_bar=False, stdout_file=shown, extra_arguments=['--log-level=50'],
-                                config=connection(notebook))
+            pm.execute_notebook(
+                source, literal_path(notebook), {k: known[k] for k in parameters}, cwd=os.getcwd(),
+                kernel_name=KERNEL, progress_bar=False, stdout_file=shown,
+                extra_arguments=['--log-level=50'], config=connection(notebook))
     except (PapermillExecutionError, DeadKernelError) as e: raise of_kernel(e, notebook) from None
     return html_report(notebook)
 
@@ -944,15 +946,6 @@ def connection(
     "How the kernel is reached, in a file that is removed like others where it is left (`remove_parts`)."
     file = notebook.with_name(f'.{notebook.stem}.{os.getpid()}-0.part.json')
     return Config(KernelManager=dict(connection_file=str(file)))
-
-def shortened(
-    notebook: Path, # to execute
-    without: tuple, # tags of cells that are left out
-) -> nbformat.NotebookNode: # without those cells
-    "A notebook without the cells of some tags."
-    nb = nbformat.read(notebook, 4)
-    nb.cells = [c for c in nb.cells if not set(without) & set(c.metadata.get('tags', ()))]
-    return nb
 
 WIDGET = 'application/vnd.jupyter.widget-view+json' # needs a kernel, so a page has no use for it
 

@@ -7,9 +7,8 @@ __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'P
            'SETTINGS', 'Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'is_whole', 'is_finite', 'choices',
            'check_training', 'mirrored', 'share', 'log_density_loss', 'SaliencyTraining', 'scores', 'other_images',
            'evaluate', 'device_of', 'mean_scores', 'told', 'History', 'train', 'lightning_trainer',
-           'check_normalisation', 'quiet', 'ended_well', 'with_activations', 'on_grid', 'logit_maps',
-           'bits_per_fixation', 'slope', 'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images',
-           'know_position']
+           'check_normalisation', 'quiet', 'with_activations', 'on_grid', 'logit_maps', 'bits_per_fixation', 'slope',
+           'calibrate', 'position_map', 'FrozenFeatures', 'Others', 'Images', 'know_position']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -26,9 +25,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.optimize import brentq
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from .core import MEMORY, DataError, ParameterError, Progress, SaliencyError, derived_seed, fingerprint, rng, whole_file
+from .core import MEMORY, DataError, ParameterError, Progress, derived_seed, fingerprint, rng, whole_file
 from .metrics import auc_borji, auc_judd, cc, centre_bias, information_gain, kld, nss, saliency_loss, sauc, sim
-from .checkpoints import OwnSignals, WholeCheckpoints, is_lost, keep_last, left_alone, resumable
+from .checkpoints import OwnSignals, WholeCheckpoints, ended_well, keep_last, resumable
 from .hosts import Readout
 from .bases import (PRIOR, FactorizedSaliency, ReadoutSaliency, SaliencyModel, freeze_below_readout,
                                load_checkpoint, recipe_of, recipe_text, save_checkpoint)
@@ -450,20 +449,6 @@ class quiet:
     def __exit__(self, *error):
         for log, level in zip(self.logs, self.levels): log.setLevel(level)
         return self.warn.__exit__(*error)
-
-@contextmanager
-def ended_well(
-    run: L.Trainer, # that trains
-    workers: int, # processes that decode images
-):
-    "Within it, a training that is ended from outside says so as other commands do."
-    try: yield
-    except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
-    except (RuntimeError, ConnectionError, EOFError) as e: # of the loader, or of the pipe to a worker
-        if is_lost(e): raise SaliencyError(left_alone(getattr(run.strategy.launcher, 'procs', []))) from None
-        if not workers or isinstance(e, RuntimeError) and 'DataLoader worker' not in str(e): raise
-        raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for want '
-                             'of memory; give fewer.') from None
 
 # %% ../nbs/23_training.ipynb #dde8e732
 @torch.no_grad()

@@ -465,10 +465,12 @@ def test_a_stopped_training_says_so(world, tmp_path, number, code, capsys, monke
     monkeypatch.setattr(training.History, 'line', stopping)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may have it ignored
     try:
-        found, _, err = said(capsys, 'train', '--data', world, '--out', tmp_path / 'run', *OPTIONS, '--epochs', '9')
+        options = ['--data', world, '--out', tmp_path / 'run', *OPTIONS, '--epochs', '9']
+        found, _, err = said(capsys, 'train', *options)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert found == code and 'goes on from what is finished' in err and len(err.strip().splitlines()) == 1, err
+    assert found == code and 'goes on from what is finished' in err, err
+    assert len(err.strip().splitlines()) == 1, err
     assert (tmp_path / 'run/phase1/last.ckpt').is_file()
 
 
