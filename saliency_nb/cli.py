@@ -11,7 +11,7 @@ __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'FITTED', 'QUIE
            'named_run', 'source_of', 'given', 'given_data', 'fit_options', 'fit', 'run_options', 'run_models',
            'family_parameters', 'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage',
            'compare_options', 'compare', 'run_option', 'report_options', 'report', 'explore_options', 'explore',
-           'parser', 'refuse', 'stoppable', 'interrupted', 'main']
+           'parser', 'why', 'refuse', 'stoppable', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, signal, subprocess, sys, threading
@@ -541,6 +541,18 @@ def parser() -> Parser: # of the command line
         c.set_defaults(do=do)
     return top
 
+# %% ../nbs/59_cli.ipynb #0e205c92
+def why(
+    error: Exception, # of this package, of the system or of the memory
+) -> str: # sentence
+    "Why a command ends."
+    if isinstance(error, SaliencyError): return str(error)
+    if isinstance(error, MemoryError):
+        return 'there is not enough memory for this; give fewer or smaller images, or a smaller batch.'
+    remedy = 'make room on the disk' if error.errno in FULL else 'look at this path and its permissions'
+    place = error.filename2 or error.filename or 'a file' # the second is where a file was to go
+    return f'{place}: {error.strerror or error}; {remedy}.'
+
 # %% ../nbs/59_cli.ipynb #1ca8d0f9
 def refuse(
     sentence, # that says why
@@ -566,14 +578,6 @@ def stoppable(): # yields the signals that have come
     try: yield came
     finally: signal.signal(signal.SIGTERM, before)
 
-def interrupted(
-    stops: list, # signals that have come; none: it was Ctrl-C
-) -> int: # exit code
-    "Say that a command was stopped."
-    how = 'stopped' if stops else 'interrupted'
-    if is_first(): refuse(f'{how}; the same command goes on from what is finished.')
-    return 143 if stops else 130
-
 def main(
     arguments: list | None = None, # None: those of the process
 ) -> int: # exit code
@@ -584,13 +588,12 @@ def main(
     try:
         args = parser().parse_args(arguments)
         with stoppable() as stops: args.do(args)
-    except SaliencyError as e:
-        return refuse(e)
-    except OSError as e:
-        remedy = 'make room on the disk' if e.errno in FULL else 'look at this path and its permissions'
-        return refuse(f"{e.filename or 'a file'}: {e.strerror or e}; {remedy}.")
+    except (SaliencyError, OSError, MemoryError) as e:
+        return refuse(why(e))
     except KeyboardInterrupt:
-        return interrupted(stops)
+        how = 'stopped' if stops else 'interrupted'
+        if is_first(): refuse(f'{how}; the same command goes on from what is finished.')
+        return 143 if stops else 130
     return 0
 
 # %% ../nbs/59_cli.ipynb #e9c50139

@@ -90,8 +90,8 @@ def typed(
 
 # %% ../nbs/56_folders.ipynb #3c12fcf9
 COUNTS = 'height', 'width', 'n_bases', 'top', 'devices', 'nodes', 'min_images', 'n_images', 'n_observers'
-LEAST = dict.fromkeys(COUNTS, 1) | dict(features=0)
-MOST = 1_000_000 # of anything that is counted
+LEAST = dict.fromkeys(COUNTS, 1) | dict(features=0, workers=0)
+MOST = dict.fromkeys(LEAST, 1_000_000) | dict.fromkeys(['devices', 'workers'], 16 * (os.cpu_count() or 1))
 
 def check_range(
     name: str, # of a parameter of an analysis
@@ -100,7 +100,7 @@ def check_range(
     "Raise `ParameterError` where the value makes no sense, whatever the data; what a training needs is known to its chapter."
     def refuse(remedy): raise ParameterError(f'{name} = {value!r:.200}: {remedy}.')
     if name in LEAST and value < LEAST[name]: refuse(f'give {LEAST[name]} or more')
-    if name in LEAST and value > MOST: refuse(f'give {MOST:,} or less')
+    if name in MOST and value > MOST[name]: refuse(f'give {MOST[name]:,} or less')
     if name in ('sigma', 'degrees', 'px_per_degree') and not value > 0: refuse('give a number above 0')
     if name == 'memory' and value < 0: refuse('give a number of GB; 0: a quarter of what is available')
     if name == 'quantile' and not 0 < value < 1: refuse('choose a share between 0 and 1, such as 0.8')

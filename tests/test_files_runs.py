@@ -43,7 +43,8 @@ def test_values_of_parameters_are_converted(name, value, wanted):
 @pytest.mark.parametrize('wrong', [
     dict(lenient='perhaps'), dict(lenient=2), dict(lenient=None), dict(epochs=True), dict(epochs=3.7), dict(epochs='3.7'), dict(lr='nan'), dict(lr=float('inf')), dict(lr=False), dict(keep=3),
     dict(height=0), dict(width=-96), dict(lr=-1), dict(lr2=0), dict(precision='fp16'), dict(batch=0), dict(features=-1), dict(n_bases=0), dict(workers=-1), dict(patience=-2),
-    dict(devices=0), dict(quantile=1), dict(top=-1), dict(clip=-.5), dict(min_images=0)], ids=str)
+    dict(devices=0), dict(quantile=1), dict(top=-1), dict(clip=-.5), dict(min_images=0),
+    dict(devices=100_000), dict(workers=100_000)], ids=str)
 def test_values_of_parameters_are_refused(wrong, tmp_path):
     (name, value), = wrong.items()
     with pytest.raises(ParameterError) as e: Analysis(**dict(data=tmp_path/'nowhere', out=tmp_path/'run') | wrong)

@@ -141,6 +141,13 @@ def test_archives_without_end(tmp_path, kind):
     assert 'bomb' in said or 'zip' in said
     assert not [p for p in (tmp_path/'out').rglob('*') if p.is_file()]
 
+@pytest.mark.parametrize('names', [['a', 'a/b'], ['a/', 'a'], ['x' * 400]], ids=['file', 'folder', 'long'])
+def test_archives_whose_members_cannot_be_written(tmp_path, names):
+    (tmp_path/'data.zip').write_bytes(zip_bytes(**dict.fromkeys(names, 'x')))
+    archive, out = tmp_path/'data.zip', tmp_path/'out'
+    with pytest.raises(DataError, match='not a readable archive') as e: unpack(archive, out)
+    assert str(archive) in str(e.value) and not list(out.iterdir())
+
 def test_archives_leave_alone_what_is_not_theirs(tmp_path):
     "What a killed unpacking left behind is no part of the archive, and a user's file of the same name stays."
     archive, out = tmp_path/'data.zip', tmp_path/'out'
