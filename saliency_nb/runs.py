@@ -914,8 +914,8 @@ def own_kernel():
     os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, (str(KERNELS), before)))
     try: yield
     finally:
-        os.environ.pop('JUPYTER_PATH')
         if before: os.environ['JUPYTER_PATH'] = before
+        else: os.environ.pop('JUPYTER_PATH')
 
 # %% ../nbs/56_runs.ipynb #7a4eebff
 def execute(
@@ -928,14 +928,13 @@ def execute(
     "Execute an analysis by papermill; an error of the user's is raised as `SaliencyError`, and the notebook so far is kept."
     known = checked_parameters(name, parameters)
     notebook = writable_folder(folder)/f'{name}.ipynb'
-    shown = sys.stdout if show else None
     source = nbformat.read(analysis_path(name), 4)
     source.cells = [c for c in source.cells if not set(without) & set(c.metadata.get('tags', ()))]
     try:
         with own_kernel():
             pm.execute_notebook(
                 source, literal_path(notebook), {k: known[k] for k in parameters}, cwd=os.getcwd(),
-                kernel_name=KERNEL, progress_bar=False, stdout_file=shown,
+                kernel_name=KERNEL, progress_bar=False, stdout_file=sys.stdout if show else None,
                 extra_arguments=['--log-level=50'], config=connection(notebook))
     except (PapermillExecutionError, DeadKernelError) as e: raise of_kernel(e, notebook) from None
     return html_report(notebook)
@@ -953,7 +952,8 @@ def escaped_markdown(
     source: str, # Markdown
 ) -> str: # HTML
     "Markdown in which HTML is text: names of folders and things come from strangers."
-    return MarkdownWithMath(renderer=IPythonRenderer(escape=True)).render(source)
+    plain = dict(escape=True, allow_harmful_protocols=False) # such as javascript:
+    return MarkdownWithMath(renderer=IPythonRenderer(**plain)).render(source)
 
 def page_exporter() -> HTMLExporter:
     "Pages without code, which fetch nothing from a network and run nothing that stands in a name."

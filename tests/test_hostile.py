@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from scipy.io import savemat
 from scipy.sparse import coo_matrix, csc_matrix
 from saliency_nb.bases import build_model, load_checkpoint, read_recipe, save_checkpoint
+from saliency_nb.cli import main
 from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterError, SaliencyError, read_arrays,
                               whole_file, write_arrays, write_json)
 from saliency_nb.dissection import read_dissection
@@ -437,6 +438,20 @@ def test_plugins_that_do_not_run(tmp_path, kind):
     path.write_text(PLUGINS[kind])
     with pytest.raises(ParameterError, match='does not run') as e: load_plugin(path)
     sentence(e, path)
+
+@pytest.mark.parametrize('command', ['explore', 'report', 'thresholds', 'predict', 'explain'])
+def test_a_received_folder_runs_no_plugin(command, tmp_path, capsys):
+    "Though its run.json names one."
+    plugin, run, ran = tmp_path/'plugin.py', tmp_path/'run', tmp_path/'ran'
+    plugin.write_text(f'open({str(ran)!r}, "w")')
+    places = dict(plugin=str(plugin), data=str(tmp_path), out=str(run))
+    parameters = places | dict(model='dinet', height=64, width=96)
+    write_json(dict(parameters=parameters, stages={}), run/'run.json')
+    (run/'alignment.nc').touch()
+    pictures = [tmp_path, '--model', run, '--out', tmp_path/'out']
+    asked = pictures if command in ('predict', 'explain') else [run]
+    assert main([command, *map(str, asked)]) == 1
+    assert 'if you trust it' in capsys.readouterr().err and not ran.exists()
 
 PARTS = dict(parameters=[], stages=[3], places=dict(data=3))
 STAGES = dict(number=3, sizes=dict(sizes=3), inputs=dict(inputs=[]))
