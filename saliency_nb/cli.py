@@ -11,7 +11,7 @@ __all__ = ['DECLARED', 'OWN', 'PARTS', 'PATHS', 'NAMED_WEIGHTS', 'FITTED', 'QUIE
            'named_run', 'source_of', 'given', 'given_data', 'fit_options', 'fit', 'run_options', 'run_models',
            'family_parameters', 'show_family', 'side_by_side', 'stage_options', 'train_options', 'stage',
            'compare_options', 'compare', 'run_option', 'report_options', 'report', 'explore_options', 'explore',
-           'parser', 'refuse', 'stoppable', 'main']
+           'parser', 'why', 'refuse', 'stoppable', 'main']
 
 # %% ../nbs/59_cli.ipynb #f84b688e
 import argparse, difflib, json, os, re, shlex, signal, subprocess, sys, threading
@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from . import __version__
-from .core import FULL, DataError, ParameterError, SaliencyError, existing_file, writable_folder
+from .core import (FULL, DataError, ParameterError, SaliencyError, existing_file, is_first,
+                              writable_folder)
 
 # %% ../nbs/59_cli.ipynb #afd8f665
 class Parser(argparse.ArgumentParser):
@@ -540,6 +541,18 @@ def parser() -> Parser: # of the command line
         c.set_defaults(do=do)
     return top
 
+# %% ../nbs/59_cli.ipynb #0e205c92
+def why(
+    error: Exception, # of this package, of the system or of the memory
+) -> str: # sentence
+    "Why a command ends."
+    if isinstance(error, SaliencyError): return str(error)
+    if isinstance(error, MemoryError):
+        return 'there is not enough memory for this; give fewer or smaller images, or a smaller batch.'
+    remedy = 'make room on the disk' if error.errno in FULL else 'look at this path and its permissions'
+    place = error.filename2 or error.filename or 'a file' # the second is where a file was to go
+    return f'{place}: {error.strerror or error}; {remedy}.'
+
 # %% ../nbs/59_cli.ipynb #1ca8d0f9
 def refuse(
     sentence, # that says why
@@ -547,8 +560,7 @@ def refuse(
     "Print why a command ends, once; what a terminal would obey, and names without end, are left out."
     shown = ''.join(c if c.isprintable() else '?' for c in str(sentence))
     if len(shown) > 2_000: shown = f'{shown[:1_000]} ... {shown[-1_000:]}'
-    first = os.environ.get('LOCAL_RANK', '0') == '0' # of several processes
-    if first: print(f'saliency-nb: {shown}', file=sys.stderr)
+    if shown: print(f'saliency-nb: {shown}', file=sys.stderr) # else another has said it
     return 1
 
 # %% ../nbs/59_cli.ipynb #3c851398
@@ -571,17 +583,16 @@ def main(
 ) -> int: # exit code
     "Entry point of `saliency-nb`."
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read by torch's threads when they start
+    if not is_first(): sys.stdout = open(os.devnull, 'w') # what the first says is enough
     stops = []
     try:
         args = parser().parse_args(arguments)
         with stoppable() as stops: args.do(args)
-    except SaliencyError as e:
-        return refuse(e)
-    except OSError as e:
-        remedy = 'make room on the disk' if e.errno in FULL else 'look at this path and its permissions'
-        return refuse(f"{e.filename or 'a file'}: {e.strerror or e}; {remedy}.")
+    except (SaliencyError, OSError, MemoryError) as e:
+        return refuse(why(e))
     except KeyboardInterrupt:
-        refuse(f'{"stopped" if stops else "interrupted"}; the same command goes on from what is finished.')
+        how = 'stopped' if stops else 'interrupted'
+        if is_first(): refuse(f'{how}; the same command goes on from what is finished.')
         return 143 if stops else 130
     return 0
 

@@ -6,10 +6,10 @@
 __all__ = ['IMAGES', 'LEFT_BEHIND', 'LONGEST', 'MOST_PIXELS', 'FULL', 'PART', 'DIGITS', 'DEEPEST', 'NAMES', 'SEAL', 'MEMORY',
            'SaliencyError', 'DataError', 'CheckpointError', 'ParameterError', 'existing_folder', 'existing_file',
            'Problem', 'Problems', 'is_hidden', 'files_in', 'folders_in', 'image_id', 'stated_frame', 'is_full',
-           'whole_file', 'is_running', 'remove_parts', 'writable_folder', 'write_json', 'not_json', 'parsed_json',
-           'read_json', 'JsonFile', 'read_table', 'write_arrays', 'read_arrays', 'fingerprint', 'fingerprint_files',
-           'fingerprint_code', 'versions', 'git_revision', 'derived_seed', 'rng', 'available_memory', 'Budget',
-           'Scratch', 'Progress', 'duration', 'read_each']
+           'whole_file', 'is_running', 'is_first', 'remove_parts', 'writable_folder', 'write_json', 'not_json',
+           'parsed_json', 'read_json', 'JsonFile', 'read_table', 'write_arrays', 'read_arrays', 'fingerprint',
+           'fingerprint_files', 'fingerprint_code', 'versions', 'git_revision', 'derived_seed', 'rng',
+           'available_memory', 'Budget', 'Scratch', 'Progress', 'duration', 'read_each']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
 import codecs, errno, hashlib, io, json, os, re, shutil, subprocess, tempfile, threading, time
@@ -189,6 +189,11 @@ def is_running(
     except ProcessLookupError: return False
     except PermissionError: pass # of somebody else
     return True
+
+# %% ../nbs/10_core.ipynb #ac902a25
+def is_first() -> bool: # also where it is the only one
+    "Whether this is the first of the processes of a command on this machine."
+    return os.environ.get('LOCAL_RANK', '0') == '0'
 
 # %% ../nbs/10_core.ipynb #f1d19765
 def remove_parts(

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 import pooch, requests
 from tqdm import tqdm
-from .core import DataError, ParameterError, is_hidden, read_json, write_json
+from .core import FULL, DataError, ParameterError, is_hidden, read_json, write_json
 
 # %% ../nbs/53_download.ipynb #d767f39f
 @dataclass
@@ -215,7 +215,7 @@ def not_an_archive(
     error: Exception, # why
 ) -> Exception: # to be raised; that of a disk as it is
     "The sentence for a broken archive."
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL): return error
+    if getattr(error, 'errno', 0) in (*FULL, errno.EIO, errno.EACCES, errno.EROFS): return error
     said = ' '.join(str(error).split())
     return DataError(f'{archive}: not a readable archive ({said}); remove it and fetch it again.')
 

@@ -20,11 +20,11 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-import h5py, ijson, numpy as np, pandas as pd
+import ijson, numpy as np, pandas as pd
 from PIL import Image
 from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_file, existing_folder, files_in,
                               fingerprint_files, folders_in, image_id, read_json, stated_frame, whole_file)
-from .matlab import read_mat
+from .matlab import StoredPicture, read_hdf5, read_mat
 from .fixations import (NOT_UNDERSTOOD, FixationSet, assembled, eight_bit, files_by_id, image_files, image_size, json_releases, map_points, observers_table, or_strict,
                                    picture_points, positions, read_each, read_osie, read_salicon, read_salicon_json,
                                    understood, without_image)
@@ -723,34 +723,35 @@ def hdf5_files(
     "pysaliency's files in a folder, known by the attribute `type`; a file that cannot be opened is none."
     found = dict(stimuli=[], fixations=[])
     for path in [p for p in files_in(root, HDF5_FILES) if part in p.stem]:
-        try:
-            with h5py.File(path) as f: kind = HDF5_TYPES.get(in_words(f.attrs.get('type', '')))
-        except (OSError, RuntimeError, *NOT_UNDERSTOOD): continue
+        try: kind = HDF5_TYPES.get(in_words(read_hdf5(path, 'attributes').get('type', '')))
+        except (DataError, *NOT_UNDERSTOOD): continue
         if kind: found[kind].append(path)
     return found
 
 def hdf5_stimuli(
-    source: h5py.File, # of type Stimuli or FileStimuli
+    path: Path, # file of type Stimuli or FileStimuli
 ) -> SimpleNamespace: # sizes and filenames, or sizes and stimuli that are read when they are needed
     "pysaliency's stimuli."
-    if 'filenames' not in source:
-        stimuli = [source[str(k)] for k in range(int(source.attrs['size']))]
+    found = read_hdf5(path)
+    if 'filenames' not in found:
+        numbers = range(int(read_hdf5(path, 'attributes')['size']))
+        stimuli = [StoredPicture(path, str(k), found[str(k)]) for k in numbers]
         return SimpleNamespace(stimuli=stimuli, sizes=[s.shape[:2] for s in stimuli])
-    names = [in_words(name).replace('\\', '/') for name in source['filenames'][...]]
-    paths = [Path(os.path.normpath(Path(source.filename).parent/name)) for name in names]
-    return SimpleNamespace(filenames=paths, sizes=[tuple(shape[:2]) for shape in source['shapes'][...]])
+    names = [in_words(name).replace('\\', '/') for name in found['filenames']]
+    paths = [Path(os.path.normpath(path.parent/name)) for name in names]
+    return SimpleNamespace(filenames=paths, sizes=[tuple(shape[:2]) for shape in found['shapes']])
 
 # %% ../nbs/50_fixation_readers.ipynb #hdf50003
 def hdf5_fixations(
-    source, # file or group of one of the types of fixations
+    source: dict, # what is in a file, or in a group of it, of one of the types of fixations
 ) -> SimpleNamespace: # the attributes that `looks_table` knows, one value per fixation
     "pysaliency's fixations."
     if 'scanpaths' in source: source = source['scanpaths']
     if 'xs' in source: return hdf5_scanpaths(source, source['scanpath_attributes'], source['fixation_attributes'])
     if 'train_xs' in source: return hdf5_scanpaths(source, source, source.get('scanpath_fixation_attributes', {}))
     names = ['x', 'y', 'n', 't', 'subject', 'subjects', 'lengths', 'duration', 'durations']
-    found = {k: source[k][...] for k in names if k in source}
-    found.setdefault('lengths', counted(source['x_hist'][...]) if 'x_hist' in source else -1)
+    found = {k: source[k] for k in names if k in source}
+    found.setdefault('lengths', counted(source['x_hist']) if 'x_hist' in source else -1)
     return SimpleNamespace(**found)
 
 def counted(
@@ -766,7 +767,7 @@ def hdf5_scanpaths(
     looking, # that has one value per fixation
 ) -> SimpleNamespace: # one value per fixation
     "Scanpaths in rows as fixations one by one."
-    def first(place, *names): return next((place[k][...] for k in names if k in place), None)
+    def first(place, *names): return next((place[k] for k in names if k in place), None)
     xs, lengths = first(source, 'xs', 'train_xs'), first(source, 'length', 'lengths', 'train_lengths')
     inside = np.arange(xs.shape[1]) < (counted(xs) if lengths is None else lengths)[:, None]
     scanpath, order = np.nonzero(inside)
@@ -800,12 +801,9 @@ def read_pysaliency_files(
                         "or a part of their names (split).", 'unreadable fixations')
     stimuli, fixations = files['stimuli'][0], files['fixations'][0]
     known = dict(name=root.resolve().name, unit=unit, folder=folder, sigma=sigma, px_per_degree=px_per_degree)
-    try:
-        with h5py.File(stimuli) as s, h5py.File(fixations) as f, understood(fixations, f'fixations on {stimuli.name}'):
-            found = read_pysaliency(hdf5_stimuli(s), hdf5_fixations(f), problems=problems, **known)
-    except (OSError, RuntimeError) as e: # HDF5's own
-        raise DataError(f"{fixations}: not a readable HDF5 file, or {stimuli.name} is not ({e}); fetch or write it again.",
-                        'unreadable fixations') from None
+    with understood(fixations, f'fixations on {stimuli.name}'):
+        looks = hdf5_fixations(read_hdf5(fixations))
+        found = read_pysaliency(hdf5_stimuli(stimuli), looks, problems=problems, **known)
     return replace(found, images=found.images.assign(split=SPLITS.get(split, split)))
 
 # %% ../nbs/50_fixation_readers.ipynb #173ed83d

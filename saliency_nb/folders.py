@@ -17,7 +17,7 @@ import nbformat, numpy as np, papermill as pm
 from fastcore.basics import patch
 from . import core
 from .core import (DataError, ParameterError, fingerprint, fingerprint_code, fingerprint_files,
-                              remove_parts, versions, writable_folder, write_json)
+                              is_first, remove_parts, versions, writable_folder, write_json)
 from .models import record_of
 from .training import check_training
 
@@ -90,8 +90,8 @@ def typed(
 
 # %% ../nbs/56_folders.ipynb #3c12fcf9
 COUNTS = 'height', 'width', 'n_bases', 'top', 'devices', 'nodes', 'min_images', 'n_images', 'n_observers'
-LEAST = dict.fromkeys(COUNTS, 1) | dict(features=0)
-MOST = 1_000_000 # of anything that is counted
+LEAST = dict.fromkeys(COUNTS, 1) | dict(features=0, workers=0)
+MOST = dict.fromkeys(LEAST, 1_000_000) | dict.fromkeys(['devices', 'workers'], 16 * (os.cpu_count() or 1))
 
 def check_range(
     name: str, # of a parameter of an analysis
@@ -100,7 +100,7 @@ def check_range(
     "Raise `ParameterError` where the value makes no sense, whatever the data; what a training needs is known to its chapter."
     def refuse(remedy): raise ParameterError(f'{name} = {value!r:.200}: {remedy}.')
     if name in LEAST and value < LEAST[name]: refuse(f'give {LEAST[name]} or more')
-    if name in LEAST and value > MOST: refuse(f'give {MOST:,} or less')
+    if name in MOST and value > MOST[name]: refuse(f'give {MOST[name]:,} or less')
     if name in ('sigma', 'degrees', 'px_per_degree') and not value > 0: refuse('give a number above 0')
     if name == 'memory' and value < 0: refuse('give a number of GB; 0: a quarter of what is available')
     if name == 'quantile' and not 0 < value < 1: refuse('choose a share between 0 and 1, such as 0.8')
@@ -143,7 +143,7 @@ def working_in(
     folder: Path, # of a run
 ):
     "Keep other processes from working in a folder; raises `DataError` where one does. The lock of a dead process is none."
-    if folder in WORKING or int(os.environ.get('LOCAL_RANK', 0)): # a stage within a stage; a process of this one
+    if folder in WORKING or not is_first(): # a stage within a stage; a process of this one
         yield
         return
     with open(folder/'.lock', 'a+') as file:
@@ -193,7 +193,8 @@ class RunFolder:
         self.asked = where | dict(versions=versions())
         if not there: self.note()
 
-    def save(self): write_json(self.record, self.file)
+    def save(self):
+        if is_first(): write_json(self.record, self.file)
 
     def note(self):
         "Record what was asked for; a command that fails before it has made anything does not come here."

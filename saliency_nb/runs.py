@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['NOTHING_KNOWN', 'SPLITS', 'CHAPTERS', 'DISSECTED', 'TRAINS', 'MANY', 'JUDGED', 'UNITS', 'PLACED', 'UNNAMED', 'PEOPLE',
-           'NOTHING_COMPARED', 'KERNEL', 'WIDGET', 'OF_THE_SYSTEM', 'RunData', 'open_data', 'known_truth',
+           'NOTHING_COMPARED', 'KERNEL', 'KERNELS', 'WIDGET', 'OF_THE_SYSTEM', 'RunData', 'open_data', 'known_truth',
            'opened_splits', 'two_parts', 'read_as', 'scored_regions', 'probe_regions', 'noted', 'literal',
            'reading_options', 'gathered', 'Analysis', 'chosen_device', 'host_options', 'network_shape', 'check_network',
            'given_model', 'original_model', 'preset', 'same_pictures', 'exchanged', 'own_kernel', 'execute',
-           'shortened', 'escaped_markdown', 'page_exporter', 'html_report', 'of_kernel', 'run', 'opened', 'prepared',
+           'connection', 'escaped_markdown', 'page_exporter', 'html_report', 'of_kernel', 'run', 'opened', 'prepared',
            'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/56_runs.ipynb #e8a24e43
-import ast, filecmp, gc, inspect, os, shlex, shutil, sys, tempfile
+import ast, filecmp, gc, inspect, os, shlex, shutil, sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +20,13 @@ from pathlib import Path
 from types import SimpleNamespace
 import nbformat, numpy as np, pandas as pd, papermill as pm, torch, xarray as xr
 from fastcore.basics import patch
-from ipykernel.kernelspec import write_kernel_spec
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from torch.utils.data import Subset
+from traitlets.config import Config
+import saliency_nb
 from .core import (MEMORY, CheckpointError, DataError, ParameterError, Problems, SaliencyError,
                               derived_seed, existing_file, existing_folder, fingerprint, fingerprint_files,
                               read_arrays, read_each, read_json, read_table, rng, whole_file,
@@ -904,18 +905,17 @@ def control(self: Analysis,
 
 # %% ../nbs/56_runs.ipynb #6c896118
 KERNEL = 'python3'
+KERNELS = Path(saliency_nb.__file__).parent # whose kernel is called `python`: that which runs Jupyter
 
 @contextmanager
 def own_kernel():
     "Within it, Jupyter's kernel `python3` is this interpreter, whatever is installed under that name."
     before = os.environ.get('JUPYTER_PATH')
-    with tempfile.TemporaryDirectory() as folder:
-        write_kernel_spec(Path(folder)/'kernels'/KERNEL)
-        os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, (folder, before)))
-        try: yield
-        finally:
-            os.environ.pop('JUPYTER_PATH')
-            if before: os.environ['JUPYTER_PATH'] = before
+    os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, (str(KERNELS), before)))
+    try: yield
+    finally:
+        if before: os.environ['JUPYTER_PATH'] = before
+        else: os.environ.pop('JUPYTER_PATH')
 
 # %% ../nbs/56_runs.ipynb #7a4eebff
 def execute(
@@ -928,26 +928,23 @@ def execute(
     "Execute an analysis by papermill; an error of the user's is raised as `SaliencyError`, and the notebook so far is kept."
     known = checked_parameters(name, parameters)
     notebook = writable_folder(folder)/f'{name}.ipynb'
-    shown = sys.stdout if show else None
+    source = nbformat.read(analysis_path(name), 4)
+    source.cells = [c for c in source.cells if not set(without) & set(c.metadata.get('tags', ()))]
     try:
-        with own_kernel(), tempfile.TemporaryDirectory() as place:
-            source, target = map(literal_path, (shortened(analysis_path(name), without, place), notebook))
-            pm.execute_notebook(source, target, {k: known[k] for k in parameters}, cwd=os.getcwd(), kernel_name=KERNEL,
-                                progress_bar=False, stdout_file=shown, extra_arguments=['--log-level=50'])
+        with own_kernel():
+            pm.execute_notebook(
+                source, literal_path(notebook), {k: known[k] for k in parameters}, cwd=os.getcwd(),
+                kernel_name=KERNEL, progress_bar=False, stdout_file=sys.stdout if show else None,
+                extra_arguments=['--log-level=50'], config=connection(notebook))
     except (PapermillExecutionError, DeadKernelError) as e: raise of_kernel(e, notebook) from None
     return html_report(notebook)
 
-def shortened(
+def connection(
     notebook: Path, # to execute
-    without: tuple, # tags of cells that are left out
-    place, # folder for the copy
-) -> Path: # the notebook, or a copy without those cells
-    "A notebook without the cells of some tags."
-    if not without: return notebook
-    nb = nbformat.read(notebook, 4)
-    nb.cells = [c for c in nb.cells if not set(without) & set(c.metadata.get('tags', ()))]
-    nbformat.write(nb, Path(place)/notebook.name)
-    return Path(place)/notebook.name
+) -> Config: # of Jupyter
+    "How the kernel is reached, in a file that is removed like others where it is left (`remove_parts`)."
+    file = notebook.with_name(f'.{notebook.stem}.{os.getpid()}-0.part.json')
+    return Config(KernelManager=dict(connection_file=str(file)))
 
 WIDGET = 'application/vnd.jupyter.widget-view+json' # needs a kernel, so a page has no use for it
 
@@ -955,7 +952,8 @@ def escaped_markdown(
     source: str, # Markdown
 ) -> str: # HTML
     "Markdown in which HTML is text: names of folders and things come from strangers."
-    return MarkdownWithMath(renderer=IPythonRenderer(escape=True)).render(source)
+    plain = dict(escape=True, allow_harmful_protocols=False) # such as javascript:
+    return MarkdownWithMath(renderer=IPythonRenderer(**plain)).render(source)
 
 def page_exporter() -> HTMLExporter:
     "Pages without code, which fetch nothing from a network and run nothing that stands in a name."

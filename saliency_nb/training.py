@@ -6,7 +6,7 @@
 __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'NAMED', 'SENSIBLE', 'METRICS', 'NAMES', 'SETTINGS',
            'share', 'log_density_loss', 'is_whole', 'is_finite', 'choices', 'check_training', 'SaliencyTraining',
            'scores', 'gather_tables', 'evaluate', 'mean_scores', 'told', 'History', 'quiet', 'lightning_trainer',
-           'check_normalisation', 'ended_well', 'Plan', 'plan_fingerprint', 'make_ready', 'run_loop', 'train']
+           'check_normalisation', 'Plan', 'plan_fingerprint', 'make_ready', 'run_loop', 'train']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from .core import ParameterError, Progress, derived_seed, fingerprint, whole_file
 from .metrics import (auc_borji, auc_judd, cc, information_gain, kld, nss, saliency_loss, sauc,
                                  sim)
-from .checkpoints import OwnSignals, WholeCheckpoints, keep_last, resumable
+from .checkpoints import OwnSignals, WholeCheckpoints, ended_well, keep_last, resumable
 from .batches import EpochOrder, device_of, mirrored, process
 from .bases import (ReadoutSaliency, SaliencyModel, freeze_below_readout, load_checkpoint,
                                recipe_of, recipe_text, save_checkpoint)
@@ -428,19 +428,6 @@ def check_normalisation(
                              'channel, so it cannot learn from one image at a time; choose 2 or more, '
                              'or larger images.') from None
 
-# %% ../nbs/23_training.ipynb #e30a9351
-@contextmanager
-def ended_well(
-    workers: int, # processes that decode images
-):
-    "Within it, a training that is ended from outside says so as other commands do."
-    try: yield
-    except SystemExit: raise KeyboardInterrupt from None # into which Lightning turns one
-    except (RuntimeError, ConnectionError, EOFError) as e: # of the loader, or of the pipe to a worker
-        if not workers or isinstance(e, RuntimeError) and 'DataLoader worker' not in str(e): raise
-        raise ParameterError(f'workers = {workers}: a process that decodes images was ended, perhaps for '
-                             'want of memory; give fewer.') from None
-
 # %% ../nbs/23_training.ipynb #b88ae23a
 @dataclass
 class Plan:
@@ -497,7 +484,7 @@ def run_loop(
     workers = dict(num_workers=plan.workers, persistent_workers=plan.workers > 0)
     loader = DataLoader(train_set, plan.batch, sampler=order, **workers)
     if plan.compile: module.model.compile()
-    with quiet(), ended_well(plan.workers):
+    with quiet(), ended_well(trainer, plan.workers):
         trainer.fit(module.to(memory_format=torch.channels_last), loader, ckpt_path=last, weights_only=True)
 
 # %% ../nbs/23_training.ipynb #d3dbbcfb

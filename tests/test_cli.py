@@ -194,3 +194,8 @@ def test_threads_that_wait_sleep(asked, policy, monkeypatch, capsys):
     monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     if asked: monkeypatch.setenv('OMP_WAIT_POLICY', asked)
     assert main(['models']) == 0 and os.environ['OMP_WAIT_POLICY'] == policy
+
+@pytest.mark.parametrize('more', [['--n-images', '9' * 12], ['--size', '99999999', '99999999']], ids=str)
+def test_too_little_memory_is_one_sentence(more, tmp_path, capsys):
+    assert main(['world', str(tmp_path/'world'), *more]) == 1
+    assert 'not enough memory' in capsys.readouterr().err

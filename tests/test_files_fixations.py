@@ -3,8 +3,10 @@ import json, unicodedata
 import cv2, h5py, numpy as np, pytest
 from PIL import Image
 from scipy.io import savemat
+from scipy.sparse import csc_matrix, issparse
 from saliency_nb.core import DataError, Problems, files_in, folders_in
 from saliency_nb.fixation_readers import read_fixations
+from saliency_nb.matlab import read_mat
 from saliency_nb.fixations import SaliencyDataset, check_images, density, eight_bit, fixation_map, grid_sigma, image_files, load_map, load_rgb, read_gaze, read_salicon
 from test_fixations import IDS, SIZE, dots, gaze, mat, osie, own, picture, points, salicon, salicon_json
 
@@ -192,7 +194,12 @@ def matlab73(path, observers, **more):
             held = [stored(refs, f'{field}{k}', xy if field == 'fixations' else np.zeros((9, 2))).ref for k, xy in enumerate(observers)]
             struct.create_dataset(field, data=np.array(held, dtype=h5py.ref_dtype).reshape(-1, 1), dtype=h5py.ref_dtype)
         for k, v in more.items(): stored(f, k, v)
-    with open(path, 'r+b') as f: f.write(b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(116) + bytes(8) + b'\x00\x02IM')
+    headed(path)
+
+def headed(path):
+    "Give HDF5 the head of a MATLAB 7.3 file."
+    head = b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(116)
+    with open(path, 'r+b') as f: f.write(head + bytes(8) + b'\x00\x02IM')
 
 @pytest.mark.parametrize('observers', [[points(0), points(1), points(2)[:1]], [points(3)]], ids=['three observers', 'one observer'])
 def test_matlab_73(observers, tmp_path):
@@ -200,6 +207,61 @@ def test_matlab_73(observers, tmp_path):
     savemat(tmp_path/'old.mat', dict(gaze=gaze(observers), resolution=np.array(SIZE)))
     new, old = read_gaze(tmp_path/'new.mat'), read_gaze(tmp_path/'old.mat')
     assert new[1] == old[1] == SIZE and new[0].equals(old[0])
+
+CLASSES = {'b': 'logical', 'U': 'char', 'c': 'double', 'f': 'double', 'i': 'int32'}
+
+def stored73(group, name, value):
+    "Write a variable as MATLAB 7.3 does."
+    if isinstance(value, dict): return stored_struct(group, name, value)
+    if issparse(value): return stored_sparse(group, name, value)
+    if isinstance(value, list): return stored_cell(group, name, value, 'cell')
+    value = np.atleast_2d(value)
+    kind = CLASSES[value.dtype.kind]
+    if kind == 'char': value = np.array([[ord(letter) for letter in row] for row in value[0]], np.uint16)
+    if kind == 'logical': value = value.astype(np.uint8)
+    if value.dtype.kind == 'c': value = value.view([('real', 'f8'), ('imag', 'f8')])
+    group[name] = np.array(value.shape) if not value.size else value.T
+    if not value.size: group[name].attrs['MATLAB_empty'] = 1
+    group[name].attrs['MATLAB_class'] = np.bytes_(kind)
+
+def stored_struct(group, name, value):
+    for k, v in value.items(): stored73(group, f'{name}/{k}', v)
+    group[name].attrs['MATLAB_class'] = np.bytes_('struct')
+
+def stored_sparse(group, name, value):
+    group[f'{name}/data'], group[f'{name}/ir'], group[f'{name}/jc'] = value.data, value.indices, value.indptr
+    group[name].attrs['MATLAB_sparse'] = value.shape[0]
+
+def stored_cell(group, name, values, kind=''):
+    for k, v in enumerate(values): stored73(group.file, f'#refs#/{name}{k}', v)
+    held = [group.file[f'#refs#/{name}{k}'].ref for k in range(len(values))]
+    data = group.create_dataset(name, data=np.array([held]).T, dtype=h5py.ref_dtype)
+    if kind: data.attrs['MATLAB_class'] = np.bytes_(kind)
+
+def alike(one, two):
+    "Whether two variables are the same, in whatever objects they are."
+    if hasattr(one, '__dict__') and not issparse(one):
+        fields = [k for k in vars(one) if k[0] != '_']
+        return all(alike(getattr(one, k), getattr(two, k)) for k in fields)
+    if issparse(one): return issparse(two) and alike(one.toarray(), two.toarray())
+    one, two = np.asarray(one), np.asarray(two)
+    if not one.size: return not two.size
+    if one.dtype != object: return one.dtype.kind == two.dtype.kind and np.array_equal(one, two)
+    return one.shape == two.shape and all(map(alike, one.flat, two.flat))
+
+KEPT = dict(text='dog', texts=np.array(['dog', 'cat']), number=4., column=np.ones((3, 1)),
+    logical=np.eye(3) > 0, complex=np.array([[1 + 2j, 3]]), whole=np.arange(6, dtype=np.int32).reshape(2, 3),
+    nothing=np.zeros((0, 2)), sparse=csc_matrix(np.eye(4)), cell=['a', 2., np.ones((2, 3))],
+    struct=dict(a='b', c=dict(d=1.)))
+
+@pytest.mark.parametrize('kind', KEPT)
+def test_matlab_73_holds_what_older_files_hold(kind, tmp_path):
+    value = KEPT[kind]
+    with h5py.File(tmp_path/'new.mat', 'w', userblock_size=512) as f: stored73(f, 'kept', value)
+    headed(tmp_path/'new.mat')
+    old = np.array(value + [None], object)[:-1] if isinstance(value, list) else value
+    savemat(tmp_path/'old.mat', dict(kept=old))
+    assert alike(*(read_mat(tmp_path/name, 'kept') for name in ('old.mat', 'new.mat')))
 
 def counted(size): m = dots([(0, 0), (63, 47)], size); m[20, 30] = 2; return m # a count of 2 is not black
 @pytest.mark.parametrize('ending, pixels', [('.png', dots([(0, 0), (63, 47), (30, 20)], SIZE)), ('.png', counted(SIZE)), ('.PNG', dots([(0, 0), (63, 47), (30, 20)], SIZE).astype(np.uint16) * 257)],

