@@ -19,7 +19,7 @@ from .core import ParameterError, fingerprint, rng
 from .fixations import read_image
 from .bases import FactorizedSaliency
 from .thresholds import Accumulator, References, basis_logits
-from .semantics import BoxRegions, Regions, box_coverage, covered
+from .regions import BoxRegions, Regions, box_coverage, covered
 from .chance import FEWEST, PARTS, fold_of, q_values
 from .dissection import Batch, lifted, one_pass, open_probe
 

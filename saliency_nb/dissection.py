@@ -20,7 +20,7 @@ from .fixations import read_image
 from .bases import FactorizedSaliency, basis_saliency, basis_weights
 from .hosts import model_fingerprint
 from .thresholds import Accumulator, accumulate, basis_logits
-from .semantics import Regions
+from .regions import Regions
 from .chance import PARTS, Layouts, RegionMasks, Visits
 from .chance import fold_of, guest_visits, paired_test, partner_visits, q_values, strata
 

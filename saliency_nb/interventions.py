@@ -13,7 +13,7 @@ from .core import ParameterError, rng
 from .fixations import load_rgb, normalised
 from .world import STUFF, THINGS, drawn_parts, render, scene_masks
 from .bases import FactorizedSaliency
-from .semantics import Regions, mask_coverage
+from .regions import Regions, mask_coverage
 from .adjustment import basis_maps
 
 # %% ../nbs/43_interventions.ipynb #ca6be37d

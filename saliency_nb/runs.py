@@ -45,7 +45,8 @@ from .training import (NAMES, bits_per_fixation, calibrate, evaluate, logit_maps
 from .fitting import compared_with_original, fit_bases, fit_summary
 from .vocabulary import table_files
 from .thresholds import reference_pass, sample_thresholds
-from .semantics import Regions, enrichment, graph_options, read_regions, region_layouts
+from .regions import Regions, enrichment
+from .region_readers import graph_options, read_regions, region_layouts
 from .dissection import dissect
 from .adjustment import Adjustment, solved
 from .models import load_model, load_plugin, record_of, require_plugin
@@ -396,7 +397,7 @@ def preset(
 
 # %% ../nbs/56_runs.ipynb #aa6cec74
 CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training', 'fitting', 'dictionaries' # what a training depends on
-DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'outlines', 'semantics', 'chance', 'dissection', 'adjustment' # what a dissection depends on
+DISSECTED = *CHAPTERS, 'thresholds', 'vocabulary', 'outlines', 'regions', 'scene_graphs', 'coco', 'region_readers', 'chance', 'dissection', 'adjustment' # what a dissection depends on
 
 TRAINS = """{name}: host '{model}' of {plugin} is TRAINED here, from new weights or over those it brings along;
 to open a network that is trained already, as it is: saliency-nb fit {plugin} --data DATA --out RUN"""

@@ -18,7 +18,7 @@ from .core import derived_seed
 from .fixations import read_image
 from .bases import ACTIVATE, FactorizedSaliency
 from .dictionaries import correlations
-from .semantics import Regions
+from .regions import Regions
 from .chance import fold_of
 from .dissection import lifted
 from .adjustment import FOLDS, fold_errors, freedom, student_interval

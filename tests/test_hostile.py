@@ -25,7 +25,8 @@ from saliency_nb.hosts import classifier
 from saliency_nb.models import load_model, load_plugin, record_of
 from saliency_nb.runs import html_report
 from saliency_nb.outlines import segment_rle
-from saliency_nb.semantics import mask_pixels, read_regions, segment_numbers
+from saliency_nb.region_readers import mask_pixels, read_regions
+from saliency_nb.coco import segment_numbers
 from saliency_nb.vocabulary import canonical, read_vocabulary
 from saliency_nb.weights import load_tensors, read_tensors, read_weights
 from saliency_nb.world import planted_weights
