@@ -17,7 +17,7 @@ from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, Rand
                                       SparseAutoencoder, explained, sampled_places, with_dictionary)
 from saliency_nb.fixations import SaliencyDataset, density, fixation_map, grid_sigma
 from saliency_nb.metrics import cc, information_gain, nss
-from saliency_nb.runs import open_data
+from saliency_nb.inputs import open_data
 from saliency_nb.training import FrozenFeatures, evaluate, other_images, train
 from saliency_nb.units import (Differences, Overlaps, active_share, best_unit, effective_dimensions, known_names,
                                mean_selectivity, seen_in)

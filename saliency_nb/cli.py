@@ -268,7 +268,7 @@ def people(args):
 def reading_of(args) -> dict: # option of a reader -> value
     "What was said of how fixations are to be read."
     if not args.reading: return {}
-    from saliency_nb.runs import reading_options
+    from saliency_nb.inputs import reading_options
     return reading_options(shlex.join(args.reading))
 
 # %% ../nbs/59_cli.ipynb #c1a00010
@@ -292,7 +292,7 @@ def source_of(
 ) -> dict: # parameters of the run that settings come from; empty where there is none
     "What a run.json says."
     if not (args.run or args.config): return {}
-    from saliency_nb.runs import recorded_parameters
+    from saliency_nb.folders import recorded_parameters
     return recorded_parameters(args.run or args.config)
 
 def given(
@@ -302,7 +302,8 @@ def given(
 ) -> dict: # all parameters of the model analysis, paths made absolute
     "What the user set; raises `ParameterError` where a value cannot be used."
     from saliency_nb.models import load_plugin, require_plugin
-    from saliency_nb.runs import analysis_parameters, checked_parameters, located, preset
+    from saliency_nb.folders import analysis_parameters, checked_parameters, located
+    from saliency_nb.networks import preset
     options = [k for k in analysis_parameters('model') if k not in OWN]
     set_by_hand = {k: getattr(args, k) for k in options if getattr(args, k) is not None}
     if args.plugin: load_plugin(located(args.plugin))
@@ -329,7 +330,7 @@ def given_data(
         raise DataError(f'{before}: the data of this run are not there; say where they are now (--data).')
     if not parts: return args.data or before
     from saliency_nb.core import fingerprint
-    from saliency_nb.runs import gathered
+    from saliency_nb.inputs import gathered
     name = fingerprint({k: os.path.abspath(v) for k, v in parts.items()})
     return gathered(writable_folder(out)/f'data_{name[:8]}', **parts)
 
@@ -370,7 +371,8 @@ def run_options(c):
 
 def run_models(args):
     "saliency-nb run"
-    from saliency_nb.runs import check_network, run
+    from saliency_nb.networks import check_network
+    from saliency_nb.runs import run
     several, out = len(args.model) > 1, Path(named_run(args))
     folders = {m: out/m if several else out for m in args.model}
     families = {folder: family_parameters(args, m, folder) for m, folder in folders.items()}
@@ -388,7 +390,7 @@ def family_parameters(
     out: Path, # folder of the run, or of the family
 ) -> list: # parameters of each run
     "One run, or those of a family; raises `ParameterError` where it would be none."
-    from saliency_nb.runs import checked_parameters
+    from saliency_nb.folders import checked_parameters
     if args.seeds is None: return [given(args, model, out)]
     if args.seeds < 2:
         raise ParameterError(f'seeds = {args.seeds}: a family needs two trainings or more; '
@@ -418,7 +420,8 @@ def side_by_side(
     out, # folder for the page
 ) -> Path: # the page
     "The comparison of several runs."
-    from saliency_nb.runs import execute, located
+    from saliency_nb.runs import execute
+    from saliency_nb.folders import located
     return execute('compare_models', out, runs=[str(located(r)) for r in runs])
 
 # %% ../nbs/59_cli.ipynb #c1a00011
@@ -435,7 +438,7 @@ def train_options(c):
 
 def stage(args):
     "saliency-nb train, thresholds, dissect, contributions"
-    from saliency_nb.runs import Analysis
+    from saliency_nb.stages import Analysis
     names, out = args.command in ('dissect', 'contributions'), Path(named_run(args))
     analysis = Analysis(names=names, **given(args, args.model, out))
     if args.command == 'train':
@@ -473,7 +476,8 @@ def report(args):
     "saliency-nb report"
     existing_file(Path(args.run)/'run.json', 'the record of a run')
     from saliency_nb.models import require_plugin
-    from saliency_nb.runs import html_report, located, recorded_parameters, run
+    from saliency_nb.runs import html_report, run
+    from saliency_nb.folders import located, recorded_parameters
     notebook = Path(args.run)/'model.ipynb'
     if notebook.is_file(): return print(f'report: {html_report(notebook)}')
     print(f'{args.run}: was made by single commands; all of it is executed, what is there is not made again')
@@ -493,7 +497,8 @@ def explore_options(c):
 def explore(args):
     "saliency-nb explore"
     from saliency_nb.models import require_plugin
-    from saliency_nb.runs import located, own_kernel, prepared, recorded_parameters
+    from saliency_nb.folders import located, recorded_parameters
+    from saliency_nb.runs import own_kernel, prepared
     folder = located(args.run)
     existing_file(folder/'alignment.nc', 'the dissection of a run')
     require_plugin(folder, recorded_parameters(folder)['plugin'], args.plugin)

@@ -3,10 +3,11 @@
 import ast, json, os, shlex, shutil, signal, subprocess, sys
 from pathlib import Path
 import nbformat, pandas as pd, pytest
-from saliency_nb import checks, cli, core, folders, runs
+from saliency_nb import checks, cli, core, folders, model_stages, runs
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.core import ParameterError
-from saliency_nb.runs import Analysis, recorded_parameters
+from saliency_nb.stages import Analysis
+from saliency_nb.folders import recorded_parameters
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +55,7 @@ def untrained(monkeypatch):
     def trained(*args, **options):
         raise AssertionError('trained')
 
-    monkeypatch.setattr(runs, 'train', trained)
+    monkeypatch.setattr(model_stages, 'train', trained)
 
 
 def said(capsys, *arguments):
