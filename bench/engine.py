@@ -43,7 +43,7 @@ def spent():
     "Processor seconds of one analysis, in this process."
     import torch
     from saliency_nb.bases import build_model, initialise
-    from saliency_nb.fixations import read_image
+    from saliency_nb.pictures import read_image
     from saliency_nb.regions import osie_regions
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from pycocotools import mask as rle
 from .core import (DataError, Problems, existing_file, existing_folder, fingerprint,
                               fingerprint_files, image_id, read_json, stated_frame)
-from .fixations import decoded, files_by_id, image_files, or_strict
+from .pictures import decoded, files_by_id, image_files, or_strict
 from .outlines import drawn_parts, segment_rle
 from .vocabulary import coco_name
 from .regions import Regions, mask_coverage, note_unmatched, used_images

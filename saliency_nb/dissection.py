@@ -16,7 +16,7 @@ import numpy as np, pandas as pd, torch, xarray as xr
 from torch.nn.utils.rnn import pad_sequence
 from .core import DataError, ParameterError, fingerprint, fingerprint_files
 from .core import read_json, versions, write_json
-from .fixations import read_image
+from .pictures import read_image
 from .bases import FactorizedSaliency, basis_saliency, basis_weights
 from .hosts import model_fingerprint
 from .thresholds import Accumulator, accumulate, basis_logits

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from .core import (IMAGES, DataError, Problems, existing_file, existing_folder, files_in, image_id,
                               read_each)
-from .fixations import FixationSet, assembled, image_files, image_size, or_strict
+from .fixations import FixationSet, assembled
+from .pictures import image_files, image_size, or_strict
 
 # %% ../nbs/50_fixation_exports.ipynb #csv00001
 COLUMNS = { # of a fixation -> its names in exports of EyeLink, Tobii Studio and Pro Lab, SMI, and elsewhere

@@ -17,8 +17,9 @@ import h5py, numpy as np, pandas as pd
 from PIL import Image
 from .core import (DataError, ParameterError, Problems, existing_folder, files_in, stated_frame,
                               whole_file)
-from .fixations import (NOT_UNDERSTOOD, FixationSet, assembled, eight_bit, json_releases,
-                                   or_strict, read_osie, read_salicon, read_salicon_json, understood)
+from .pictures import NOT_UNDERSTOOD, eight_bit, or_strict, understood
+from .fixations import (FixationSet, assembled, json_releases, read_osie, read_salicon,
+                                   read_salicon_json)
 from .fixation_exports import any_table, own_table, read_csv
 from .fixation_layouts import (SPLITS, read_cat2000, read_codecharts, read_mit1003, read_scanpaths,
                                           scanpath_files)

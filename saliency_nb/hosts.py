@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from .core import CheckpointError, ParameterError, whole_file
 from .weights import load_tensors, read_tensors, read_weights
-from .fixations import MEAN, STD
+from .pictures import MEAN, STD
 
 # %% ../nbs/21_hosts.ipynb #e4119199
 def dilate(

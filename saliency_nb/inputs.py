@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from .core import (DataError, ParameterError, Problems, existing_file, existing_folder,
                               fingerprint, read_each, rng)
-from .fixations import FixationSet, check_images, json_releases, load_rgb, split_ids
+from .fixations import FixationSet, check_images, json_releases, split_ids
+from .pictures import load_rgb
 from .world import planted_weights
 from .regions import Regions, enrichment
 from .fixation_readers import read_fixations

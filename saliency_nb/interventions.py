@@ -10,7 +10,7 @@ __all__ = ['bases_of', 'matched_bases', 'shares_inside', 'switch_effects', 'visi
 import cv2, numpy as np, pandas as pd, torch, xarray as xr
 from scipy.stats import spearmanr
 from .core import ParameterError, rng
-from .fixations import load_rgb, normalised
+from .pictures import load_rgb, normalised
 from .world import STUFF, THINGS, drawn_parts, render, scene_masks
 from .bases import FactorizedSaliency
 from .regions import Regions, mask_coverage

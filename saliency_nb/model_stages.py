@@ -142,7 +142,8 @@ def stage(self: ModelStages, name, make, files, modules, trains=False, **inputs)
     return self.made[name]
 
 # %% ../nbs/56_model_stages.ipynb #fa2d561f
-CHAPTERS = 'core', 'fixations', 'metrics', 'hosts', 'bases', 'training', 'fitting', 'dictionaries'
+CHAPTERS = ('core', 'pictures', 'fixations', 'metrics', 'hosts', 'bases', 'training', 'fitting',
+            'dictionaries')
 
 @patch
 def loaded(self: ModelStages, name): # 'train', 'select' or 'val'

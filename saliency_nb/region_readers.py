@@ -18,7 +18,8 @@ from pycocotools import mask as rle
 from .core import (IMAGES, DataError, JsonFile, Problems, existing_file, existing_folder,
                               files_in, fingerprint, fingerprint_files, folders_in, image_id, read_json)
 from .matlab import read_mat
-from .fixations import OSIE_FRAME, decoded, image_files, image_size, or_strict, understood
+from .fixations import OSIE_FRAME
+from .pictures import decoded, image_files, image_size, or_strict, understood
 from .vocabulary import Vocabulary, canonical
 from .regions import (BoxRegions, Regions, annotated_stimuli, mask_coverage, note_unmatched,
                                  osie_regions, used_images)

@@ -16,7 +16,8 @@ from fastcore.basics import patch
 from .core import (DataError, ParameterError, Problems, existing_file, existing_folder,
                               fingerprint, fingerprint_code, fingerprint_files, image_id, whole_file)
 from .matlab import read_mat
-from .fixations import OSIE_FRAME, FixationSet, files_by_id, image_files, or_strict
+from .fixations import OSIE_FRAME, FixationSet
+from .pictures import files_by_id, image_files, or_strict
 from .vocabulary import category, uncategorised
 
 # %% ../nbs/31_regions.ipynb #05c51567

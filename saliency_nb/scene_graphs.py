@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import ijson, numpy as np
 from fastcore.basics import patch
 from .core import DataError, JsonFile, Problems, existing_file, image_id
-from .fixations import image_files, or_strict
+from .pictures import image_files, or_strict
 from .regions import BoxRegions, note_unmatched, used_images
 from .vocabulary import Vocabulary, attribute_name, canonical, object_name
 

@@ -15,7 +15,7 @@ from collections import namedtuple
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from .core import derived_seed
-from .fixations import read_image
+from .pictures import read_image
 from .bases import ACTIVATE, FactorizedSaliency
 from .dictionaries import correlations
 from .regions import Regions

@@ -17,7 +17,7 @@ from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterErr
 from saliency_nb.dissection import read_dissection
 from saliency_nb.download import unpack
 from saliency_nb.figures import truth_figure
-from saliency_nb.fixations import load_map, load_rgb
+from saliency_nb.pictures import load_map, load_rgb
 from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.folders import recorded_parameters
 from saliency_nb.matlab import read_mat, read_old_mat
