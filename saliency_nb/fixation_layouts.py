@@ -19,8 +19,8 @@ import ijson, numpy as np, pandas as pd
 from .core import (IMAGES, DataError, JsonFile, ParameterError, Problems, existing_folder,
                               files_in, fingerprint_files, folders_in, image_id, read_each, read_json)
 from .matlab import read_mat
-from .fixations import (FixationSet, assembled, inside, map_points, observers_table,
-                                   picture_points, positions)
+from .fixations import FixationSet, assembled, inside, observers_table, positions
+from .pictures import map_points, picture_points
 from .pictures import files_by_id, image_files, image_size, or_strict, understood, without_image
 
 # %% ../nbs/50_fixation_layouts.ipynb #11f75d13

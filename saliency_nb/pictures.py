@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['NOT_UNDERSTOOD', 'NOT_AN_IMAGE', 'MEAN', 'STD', 'or_strict', 'understood', 'files_by_id', 'image_files',
-           'without_image', 'decoded', 'image_size', 'load_map', 'eight_bit', 'load_rgb', 'resized_to', 'normalised',
-           'read_image']
+           'without_image', 'decoded', 'image_size', 'load_map', 'map_points', 'picture_points', 'eight_bit',
+           'load_rgb', 'resized_to', 'normalised', 'read_image']
 
 # %% ../nbs/10_pictures.ipynb #273d66d5
 from contextlib import contextmanager
-import cv2, numpy as np, torch
+from pathlib import Path
+import cv2, numpy as np, pandas as pd, torch
 from PIL import Image
-from .core import IMAGES, DataError, Problems, existing_file, existing_folder, files_in, image_id
+from scipy.sparse import issparse
+from .core import (IMAGES, MOST_PIXELS, DataError, Problems, existing_file, existing_folder,
+                              files_in, image_id)
 
 # %% ../nbs/10_pictures.ipynb #3e53b514
 def or_strict(
@@ -118,6 +121,35 @@ def load_map(
     if clear: refuse(f'is transparent in part, {unknown} it in grey without transparency')
     if np.isfinite(grey).all() and grey.min() >= 0: return grey
     refuse('holds values below 0 or that are no numbers; write it again')
+
+# %% ../nbs/10_pictures.ipynb #29962623
+def map_points(
+    points, # (H, W) map, not zero at every fixation
+) -> tuple[pd.DataFrame, tuple[int, int]]: # x, y of the centres of its pixels, (H, W)
+    "The fixations of a binary fixation map; raises `ValueError` where it is no map."
+    if issparse(points) and np.prod(points.shape, dtype=float) > MOST_PIXELS:
+        raise ValueError(f'a map of {points.shape[0]} x {points.shape[1]} cells')
+    points = points.toarray() if issparse(points) else np.asarray(points)
+    if points.ndim != 2 or points.dtype.kind not in 'biuf' or min(points.shape) < 2:
+        raise ValueError(f'{points.dtype} of shape {points.shape} in place of a map')
+    rows, columns = np.nonzero(points)
+    return pd.DataFrame(dict(x=columns + .5, y=rows + .5)), points.shape
+
+# %% ../nbs/10_pictures.ipynb #b0a1c001
+def picture_points(
+    path, # picture of fixations, bright on black
+    size: tuple[int, int], # (height, width) of the image, px
+) -> pd.DataFrame: # x, y
+    "Pixels above 0, in a JPEG (which blurs) above half; raises `DataError`: other size, no points."
+    grey = load_map(path)
+    (h, w), (height, width) = grey.shape, size
+    if (h, w) != (height, width):
+        raise DataError(f'{path}: {h} x {w} px but its image has {height} x {width} px; fetch it again.')
+    lossy = Path(path).suffix.lower() in ('.jpg', '.jpeg', '.webp')
+    on = grey > (grey.max() / 2 if lossy else 0)
+    if on.mean() <= .05: return map_points(on)[0]
+    raise DataError(f'{path}: {on.mean():.0%} of its pixels are bright, so it is a density or an inverted '
+                    'picture; give bright points on black.')
 
 # %% ../nbs/10_pictures.ipynb #997e29a0
 def eight_bit(

@@ -110,7 +110,7 @@ def test_pictures_without_end(png_bomb):
         sentence(e, png_bomb)
 
 def test_sparse_maps_without_end(tmp_path):
-    from saliency_nb.fixations import map_points
+    from saliency_nb.pictures import map_points
     sparse = coo_matrix(([1.], ([3], [4])), shape=(200_000, 200_000))
     savemat(tmp_path/'map.mat', dict(fixLocs=sparse.tocsc()))
     with pytest.raises(ValueError, match='200000'): map_points(read_mat(tmp_path/'map.mat', 'fixLocs'))
