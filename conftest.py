@@ -43,7 +43,7 @@ class Analysis(Notebook):
     def runtest(self):
         import papermill as pm
         from saliency_nb.runs import KERNEL, own_kernel
-        from saliency_nb.folders import literal_path
+        from saliency_nb.runs import literal_path
         folder = self.session.config._tmp_path_factory.mktemp(self.name)
         os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
         source, target = map(literal_path, (self.path, folder/self.path.name))

@@ -7,7 +7,8 @@ from saliency_nb import cli, core, inputs, model_stages, runs
 from saliency_nb.core import ParameterError, SaliencyError, read_table
 from saliency_nb.fixations import FixationSet
 from saliency_nb.stages import Analysis
-from saliency_nb.folders import analysis_parameters, checked_parameters, located, own_parameters
+from saliency_nb.declared import analysis_parameters
+from saliency_nb.folders import checked_parameters, located, own_parameters
 from saliency_nb.runs import html_report, prepared
 from saliency_nb.inputs import open_data, opened_splits, reading_options
 from saliency_nb.bases import build_model, save_checkpoint

@@ -6,7 +6,7 @@ from saliency_nb.adjustment import adjusted_contrasts
 from saliency_nb.bases import build_model, initialise
 from saliency_nb.dissection import Alignment, Contrast, dissect
 from saliency_nb.stages import Analysis
-from saliency_nb.folders import analysis_parameters
+from saliency_nb.declared import analysis_parameters
 from saliency_nb.inputs import open_data
 from saliency_nb.thresholds import adaptive_thresholds
 from saliency_nb.world import make_world

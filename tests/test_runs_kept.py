@@ -7,6 +7,7 @@ from saliency_nb import checks, cli, core, folders, model_stages, runs
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.core import ParameterError
 from saliency_nb.stages import Analysis
+from saliency_nb.declared import analysis_path
 from saliency_nb.folders import recorded_parameters
 from saliency_nb.world import make_world
 
@@ -368,7 +369,7 @@ def test_other_stages_still_ask_for_names(unnamed, tmp_path, capsys, untrained):
 def test_cells_that_need_names_are_the_ones_that_are_left_out():
     "No other cell speaks of what they define."
     cells = [
-        c for c in json.loads(runs.analysis_path('model').read_text())['cells'] if c['cell_type'] == 'code'
+        c for c in json.loads(analysis_path('model').read_text())['cells'] if c['cell_type'] == 'code'
     ]
     named = [''.join(c['source']) for c in cells if 'names' in c['metadata'].get('tags', ())]
     rest = [''.join(c['source']) for c in cells if 'names' not in c['metadata'].get('tags', ())]
