@@ -29,7 +29,7 @@ from .people import (agreement_with_people, beside_people, count_objects, fit_co
 from .folders import held
 from .inputs import same_pictures
 from .networks import host_options
-from .model_stages import CHAPTERS, ModelStages
+from .phases import CHAPTERS, ModelStages
 
 # %% ../nbs/56_stages.ipynb #6883617c
 DISSECTED = (*CHAPTERS, 'thresholds', 'vocabulary', 'outlines', 'regions', 'scene_graphs', 'coco',

@@ -3,7 +3,7 @@ import json, re, shutil, sys
 from pathlib import Path
 import nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
-from saliency_nb import cli, core, inputs, model_stages, runs
+from saliency_nb import cli, core, inputs, phases, runs
 from saliency_nb.core import ParameterError, SaliencyError, read_table
 from saliency_nb.fixations import FixationSet
 from saliency_nb.stages import Analysis
@@ -25,7 +25,7 @@ def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('runs')/'
 def untrained(monkeypatch):
     "Nothing may be trained."
     def trained(*args, **options): raise AssertionError('trained')
-    monkeypatch.setattr(model_stages, 'train', trained)
+    monkeypatch.setattr(phases, 'train', trained)
 
 def said(capsys, *arguments):
     "Exit code, and what a command says on stderr."
@@ -154,7 +154,7 @@ def test_training_needs_no_names(harm, world, tmp_path, capsys, monkeypatch):
     one_sentence(capsys, 'dissect', '--data', root, *out)
     assert not (run/'phase1').exists()
     assert said(capsys, 'train', '--data', root, *out)[0] == 0
-    monkeypatch.setattr(model_stages, 'train', None) # the annotated images are the same: nothing is trained again
+    monkeypatch.setattr(phases, 'train', None) # the annotated images are the same: nothing is trained again
     assert said(capsys, 'dissect', '--data', world, *out)[0] == 0 and (run/'alignment.nc').is_file()
 
 @pytest.mark.parametrize('text, options', [

@@ -3,7 +3,7 @@
 import ast, json, os, shlex, shutil, signal, subprocess, sys
 from pathlib import Path
 import nbformat, pandas as pd, pytest
-from saliency_nb import checks, cli, core, folders, model_stages, runs
+from saliency_nb import checks, cli, core, folders, phases, runs
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.core import ParameterError
 from saliency_nb.stages import Analysis
@@ -56,7 +56,7 @@ def untrained(monkeypatch):
     def trained(*args, **options):
         raise AssertionError('trained')
 
-    monkeypatch.setattr(model_stages, 'train', trained)
+    monkeypatch.setattr(phases, 'train', trained)
 
 
 def said(capsys, *arguments):
