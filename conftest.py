@@ -42,7 +42,8 @@ class Chapter(Notebook):
 class Analysis(Notebook):
     def runtest(self):
         import papermill as pm
-        from saliency_nb.runs import KERNEL, literal_path, own_kernel
+        from saliency_nb.runs import KERNEL, own_kernel
+        from saliency_nb.runs import literal_path
         folder = self.session.config._tmp_path_factory.mktemp(self.name)
         os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
         source, target = map(literal_path, (self.path, folder/self.path.name))

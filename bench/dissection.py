@@ -14,8 +14,8 @@ from saliency_nb.adjustment import Adjustment, solved
 from saliency_nb.bases import build_model, initialise
 from saliency_nb.core import versions
 from saliency_nb.dissection import Alignment, Contrast, dissect, over_regions
-from saliency_nb.fixations import read_image
-from saliency_nb.semantics import osie_regions
+from saliency_nb.pictures import read_image
+from saliency_nb.regions import osie_regions
 from saliency_nb.thresholds import reference_pass, sample_thresholds
 from simulated import Simulated, generated_batches, pair_loop
 

@@ -43,8 +43,8 @@ def spent():
     "Processor seconds of one analysis, in this process."
     import torch
     from saliency_nb.bases import build_model, initialise
-    from saliency_nb.fixations import read_image
-    from saliency_nb.semantics import osie_regions
+    from saliency_nb.pictures import read_image
+    from saliency_nb.regions import osie_regions
     torch.set_num_threads(1)
     torch.manual_seed(0)
     regions = osie_regions(Path(args.osie)/'labels', Path(args.osie)/'stimuli')

@@ -13,7 +13,7 @@ import pandas as pd, torch
 from saliency_nb.bases import build_model, initialise, saturated_share
 from saliency_nb.core import derived_seed, fingerprint, whole_file
 from saliency_nb.fixations import SaliencyDataset
-from saliency_nb.runs import open_data
+from saliency_nb.inputs import open_data
 from saliency_nb.fitting import fit_bases, reconstruction_quality
 from saliency_nb.batches import preloaded, with_activations
 from saliency_nb.training import evaluate, train

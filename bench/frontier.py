@@ -18,7 +18,7 @@ from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, Rand
 from saliency_nb.fixations import SaliencyDataset, density, fixation_map, grid_sigma
 from saliency_nb.metrics import cc, information_gain, nss
 from saliency_nb.overlap import Overlaps, active_share, best_unit, effective_dimensions, seen_in
-from saliency_nb.runs import open_data
+from saliency_nb.inputs import open_data
 from saliency_nb.batches import FrozenFeatures
 from saliency_nb.calibration import other_images
 from saliency_nb.training import evaluate, train

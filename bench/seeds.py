@@ -18,7 +18,8 @@ import numpy as np, torch
 from saliency_nb.adjustment import fold_errors, freedom, student_interval
 from saliency_nb.chance import q_values
 from saliency_nb.core import versions
-from saliency_nb.runs import Analysis, preset
+from saliency_nb.stages import Analysis
+from saliency_nb.networks import preset
 from saliency_nb.uncertainty import contrast_effects, effect_differences, family, same_images
 from saliency_nb.world import make_world
 

@@ -2,7 +2,7 @@
 import numpy as np, torch
 from saliency_nb.chance import PARTNERS
 from saliency_nb.dissection import Batch
-from saliency_nb.semantics import Regions
+from saliency_nb.regions import Regions
 
 def pair_loop(z, thresholds, masks):
     "The published procedure."

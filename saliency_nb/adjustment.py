@@ -18,10 +18,10 @@ from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import t as student
 from .core import ParameterError, fingerprint, rng
-from .fixations import read_image
+from .pictures import read_image
 from .bases import FactorizedSaliency
 from .thresholds import Accumulator, References, basis_logits
-from .semantics import BoxRegions, Regions, box_coverage, covered
+from .regions import BoxRegions, Regions, box_coverage, covered
 from .chance import FEWEST, PARTS, fold_of, q_values
 from .dissection import Batch, lifted, one_pass, open_probe
 

@@ -12,7 +12,8 @@ import matplotlib as mpl, numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from .core import DataError, Problems, whole_file, writable_folder, write_arrays
 from .fixations import FixationSet
-from .semantics import Regions, graph_options, read_regions
+from .regions import Regions
+from .region_readers import graph_options, read_regions
 from .chance import FEWEST
 from .contributions import both_ends
 from .figures import PLAIN

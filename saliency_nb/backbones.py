@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import nn
 from .core import CheckpointError, ParameterError
 from .weights import load_tensors, read_tensors, read_weights
-from .fixations import MEAN, STD
+from .pictures import MEAN, STD
 
 # %% ../nbs/21_backbones.ipynb #80163e60
 def dilate(

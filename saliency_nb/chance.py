@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 from .core import derived_seed, fingerprint, rng
-from .semantics import Regions
+from .regions import Regions
 
 # %% ../nbs/32_chance.ipynb #8a035584
 class RegionMasks:

@@ -20,9 +20,12 @@ import cv2, numpy as np, pandas as pd
 from scipy.stats import rankdata
 from tqdm import tqdm
 from .core import DataError, Problems, existing_folder, rng, whole_file, write_json
-from .fixations import FIXATION_COLUMNS, FixationSet, decoded, density, fixation_map, grid_sigma, json_releases, load_map, load_rgb
+from .fixations import (FIXATION_COLUMNS, FixationSet, density, fixation_map, grid_sigma,
+                                   json_releases)
+from .pictures import decoded, load_map, load_rgb
 from .fixation_readers import LAYOUTS, read_fixations
-from .semantics import Regions, graph_options, read_regions, region_layouts
+from .regions import Regions
+from .region_readers import graph_options, read_regions, region_layouts
 
 # %% ../nbs/54_checks.ipynb #f5eca15c
 KINDS = { # kind -> level, what it means

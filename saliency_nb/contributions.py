@@ -12,7 +12,7 @@ __all__ = ['CHOSEN', 'COLUMNS', 'semantic_shares', 'beyond_chance', 'name_shares
 import numpy as np, pandas as pd, torch, xarray as xr
 from .core import DataError, rng
 from .bases import basis_weights, load_checkpoint
-from .semantics import category
+from .vocabulary import category
 from .chance import FEWEST, q_values
 from .dissection import read_dissection
 from .adjustment import SOLVED, fold_errors, freedom, student_interval

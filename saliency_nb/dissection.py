@@ -18,11 +18,11 @@ from fastcore.basics import patch
 from torch.nn.utils.rnn import pad_sequence
 from .core import DataError, ParameterError, fingerprint, fingerprint_files
 from .core import read_json, versions, write_json
-from .fixations import read_image
+from .pictures import read_image
 from .bases import FactorizedSaliency, basis_saliency, basis_weights
 from .hosts import model_fingerprint
 from .thresholds import Accumulator, accumulate, basis_logits
-from .semantics import Regions
+from .regions import Regions
 from .chance import PARTS, Layouts, RegionMasks, Visits
 from .chance import fold_of, guest_visits, paired_test, partner_visits, q_values, strata
 

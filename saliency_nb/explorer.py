@@ -13,7 +13,7 @@ import ipywidgets as widgets, matplotlib.pyplot as plt, numpy as np, torch, xarr
 from matplotlib.figure import Figure
 from torch.utils.data import Dataset
 from .bases import FactorizedSaliency, basis_saliency
-from .semantics import Regions
+from .regions import Regions
 from .contributions import name_shares
 from .figures import as_rgb
 

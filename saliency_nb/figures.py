@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.stats import spearmanr
 from .core import read_table, whole_file
-from .fixations import MEAN, STD
+from .pictures import MEAN, STD
 from .bases import FactorizedSaliency, basis_saliency
 from .contributions import beyond_chance, both_ends, contributions, read_authors
 from .explain import NAMED, raised

@@ -13,7 +13,7 @@ from .bases import load_checkpoint, recipe_of
 from .models import load_plugin
 from .fitting import fit_sentence
 from .folders import located, record_of
-from .runs import Analysis
+from .stages import Analysis
 
 # %% ../nbs/57_fit.ipynb #57f00007
 def the_host(

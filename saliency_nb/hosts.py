@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'HOSTS', 'conv', 'DINet', 'resized', 'SALICON', 'TransformerBlock', 'TransformerEncoder',
            'at_three_strides', 'decoder', 'TranSalNet', 'on_one_grid', 'require_readout', 'Readout',
-           'model_fingerprint', 'kept_array', 'hash_pixels', 'KeptFeatures', 'register_host', 'build_host']
+           'model_fingerprint', 'hash_pixels', 'KeptFeatures', 'register_host', 'build_host']
 
 # %% ../nbs/21_hosts.ipynb #2a93223c
 import hashlib, shutil
@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 from .core import ParameterError, whole_file
 from .backbones import Backbone
+from .weights import read_kept
 
 # %% ../nbs/21_hosts.ipynb #52755492
 def conv(
@@ -319,15 +320,6 @@ def model_fingerprint(
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
-# %% ../nbs/21_hosts.ipynb #27cf3d25
-def kept_array(
-    file: Path, # .npz with `features`, whose checksum numpy looks at
-) -> np.ndarray | None: # None: not there, or damaged
-    "An array that was kept."
-    try:
-        with np.load(file) as kept: return kept['features']
-    except Exception: return None # torn files fail in many ways
-
 # %% ../nbs/21_hosts.ipynb #46a926b4
 def hash_pixels(
     image: torch.Tensor, # (3, H, W)
@@ -363,11 +355,11 @@ def __call__(self: KeptFeatures,
 ) -> torch.Tensor: # (B, D, h, w) float16
     "Features from files, and for new images from the network."
     files = [self.file(image) for image in images]
-    found = [kept_array(f) for f in files]
+    found = [read_kept(f) for f in files]
     new = [i for i, f in enumerate(found) if f is None]
     seen = dict(zip(new, see(images[new]))) if new else {}
     for i, features in seen.items(): self.keep(files[i], features)
-    def kept(i): return torch.from_numpy(found[i]).to(images.device)
+    def kept(i): return torch.from_numpy(found[i]['features']).to(images.device)
     return torch.stack([seen[i] if i in seen else kept(i) for i in range(len(files))])
 
 # %% ../nbs/21_hosts.ipynb #829e071b

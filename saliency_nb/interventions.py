@@ -12,10 +12,10 @@ __all__ = ['require_semantic', 'bases_of', 'matched_bases', 'shares_inside', 'ba
 import cv2, numpy as np, pandas as pd, torch, xarray as xr
 from scipy.stats import spearmanr
 from .core import ParameterError, rng
-from .fixations import load_rgb, normalised
+from .pictures import load_rgb, normalised
 from .world import STUFF, THINGS, drawn_parts, render, scene_masks
 from .bases import FactorizedSaliency
-from .semantics import Regions, mask_coverage
+from .regions import Regions, mask_coverage
 from .adjustment import basis_maps
 
 # %% ../nbs/43_interventions.ipynb #ca6be37d

@@ -278,7 +278,7 @@ def run_model(
 ): # in eval mode
     "A model of a run, with the size it was trained at and its calibration."
     from saliency_nb.bases import load_checkpoint
-    from saliency_nb.fixations import understood
+    from saliency_nb.pictures import understood
     record = record_of(run)
     with understood(run/'run.json', 'the size of the images of a run'):
         size = [int(record['parameters'][k]) for k in ('height', 'width')]

@@ -12,10 +12,10 @@ from collections import namedtuple
 import numpy as np, torch
 from fastcore.basics import patch
 from .core import derived_seed
-from .fixations import read_image
+from .pictures import read_image
 from .bases import FactorizedSaliency
 from .dictionaries import correlations
-from .semantics import Regions
+from .regions import Regions
 from .chance import fold_of
 from .adjustment import FOLDS
 

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd, torch, xarray as xr
 from scipy import ndimage
 from .core import ParameterError, fingerprint, rng
 from .fixations import FixationSet, SaliencyDataset, fixation_map
-from .semantics import Regions
+from .regions import Regions
 from .calibration import logit_maps
 from .chance import FEWEST, fold_of, q_values
 from .adjustment import freedom, identified, left_out, object_design, student_interval

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from .core import (IMAGES, DataError, ParameterError, Problems, files_in, fingerprint, image_id, read_json, rng, whole_file,
                               writable_folder, write_json)
 from .matlab import read_mat
-from .fixations import (FixationSet, SaliencyDataset, decoded, density, eight_bit, fixation_map, grid_sigma, json_releases,
-                                   load_map, load_rgb, normalised)
+from .fixations import (FixationSet, SaliencyDataset, density, fixation_map, grid_sigma,
+                                   json_releases)
+from .pictures import decoded, eight_bit, load_map, load_rgb, normalised
 from .hosts import model_fingerprint, resized
 from .metrics import auc_borji, auc_judd, cc, information_gain, kld, nss, sauc, sim
 from .models import load_model

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from .core import derived_seed
 from .bases import ACTIVATE, FactorizedSaliency
-from .semantics import Regions
+from .regions import Regions
 from .chance import fold_of
 from .dissection import lifted
 from .adjustment import FOLDS, fold_errors, freedom, student_interval

@@ -10,7 +10,7 @@ __all__ = ['WEIGHTS', 'WRAPPERS', 'read_weights', 'load_plain', 'holds_tensors',
 import zipfile
 from argparse import Namespace
 from pathlib import Path
-import torch
+import numpy as np, torch
 from torch import nn
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -105,11 +105,13 @@ def write_tensors(
 
 # %% ../nbs/19_weights.ipynb #ca93cd30
 def read_kept(
-    path, # file written by `torch.save`
+    path, # file written by `torch.save`, or .npz of arrays, whose checksums numpy looks at
     **options, # of `torch.load`
 ): # what was saved; None: it is not there, or not as it was written
     "Read what was kept, if it is whole."
     try:
+        if Path(path).suffix == '.npz':
+            with np.load(path) as arrays: return dict(arrays)
         with zipfile.ZipFile(path) as archive: whole = archive.testzip() is None
         return torch.load(path, weights_only=True, **options) if whole else None
     except Exception: return None # damaged files fail in many ways

@@ -17,7 +17,8 @@ from threading import Lock
 import cv2, numpy as np, pandas as pd
 from scipy.io import savemat
 from .core import DataError, ParameterError, fingerprint_code, is_hidden, read_json, read_table, rng, write_json
-from .fixations import density, fixation_map, understood
+from .fixations import density, fixation_map
+from .pictures import understood
 
 # %% ../nbs/12_world.ipynb #04d33b02
 STUFF = ('sky', 'grass', 'road', 'wall', 'water', 'sand')

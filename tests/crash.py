@@ -13,7 +13,7 @@ import cv2, pandas as pd, torch, xarray as xr
 from safetensors.torch import load_file
 from saliency_nb.core import SaliencyError
 from saliency_nb.backbones import classifier
-from saliency_nb.runs import Analysis
+from saliency_nb.stages import Analysis
 from saliency_nb.weights import write_tensors
 from saliency_nb.world import make_world
 

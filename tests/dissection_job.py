@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 from saliency_nb.bases import FactorizedSaliency
 from saliency_nb.core import rng
-from saliency_nb.semantics import Regions
+from saliency_nb.regions import Regions
 from saliency_nb.adjustment import Adjustment, solved
 from saliency_nb.thresholds import reference_pass, sample_thresholds
 from saliency_nb.batches import process

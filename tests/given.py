@@ -2,7 +2,7 @@
 import numpy as np, pytest
 from saliency_nb import dissection
 from saliency_nb.dissection import Batch
-from saliency_nb.semantics import Regions
+from saliency_nb.regions import Regions
 
 class Given(Regions):
     "Regions given as arrays, a dictionary per image."

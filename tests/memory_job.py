@@ -35,7 +35,7 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6 # GB
 
 def work(folder, images, memory):
     from saliency_nb.hosts import register_host
-    from saliency_nb.runs import Analysis
+    from saliency_nb.stages import Analysis
     register_host('small', Small)
     data, before = many_images(folder/'data', images), peak()
     settings = dict(model='small', n_bases=4, epochs=1, epochs2=1, batch=10, accelerator='cpu', memory=memory)

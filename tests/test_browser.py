@@ -2,7 +2,8 @@
 import os, secrets, signal, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest, xarray as xr
-from saliency_nb.runs import Analysis, analysis_parameters
+from saliency_nb.stages import Analysis
+from saliency_nb.declared import analysis_parameters
 from saliency_nb.world import make_world
 
 ROOT, CHROMIUM = Path(__file__).resolve().parent.parent, '/usr/bin/chromium'

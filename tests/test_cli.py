@@ -13,7 +13,7 @@ from scipy.io import savemat
 from saliency_nb.bases import build_model, export_authors
 from saliency_nb.chance import FEWEST
 from saliency_nb.cli import given, main, parser
-from saliency_nb.runs import Analysis
+from saliency_nb.stages import Analysis
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,8 @@ from saliency_nb.controls import CLAIMS, beside_area, controls
 from saliency_nb.core import ParameterError, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
-from saliency_nb.semantics import BoxRegions, gqa_regions
+from saliency_nb.regions import BoxRegions
+from saliency_nb.scene_graphs import gqa_regions
 from saliency_nb.thresholds import adaptive_thresholds
 from saliency_nb.calibration import calibrate, logit_maps
 from saliency_nb.uncertainty import generated_population, sampled

@@ -7,7 +7,7 @@ from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.core import DataError, ParameterError, write_json
 from saliency_nb.dissection import dissect
 from saliency_nb.backbones import classifier
-from saliency_nb.runs import Analysis
+from saliency_nb.stages import Analysis
 from saliency_nb.weights import write_tensors
 from saliency_nb.world import make_world
 

@@ -12,7 +12,7 @@ from saliency_nb.chance import PARTNERS, Layouts, RegionMasks, paired_test, part
 from saliency_nb.core import DataError, rng
 from saliency_nb import dissection, thresholds as reference
 from saliency_nb.dissection import Alignment, Contrast, Probe, alignments, contrasts, over_regions
-from saliency_nb.semantics import Regions
+from saliency_nb.regions import Regions
 from saliency_nb.thresholds import adaptive_thresholds, reference_pass, sample_thresholds, two_tails
 
 ROOT = Path(__file__).resolve().parent.parent

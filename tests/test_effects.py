@@ -8,7 +8,7 @@ from saliency_nb.chance import FEWEST, PARTNERS
 from saliency_nb.contributions import contrast_effect, contributions, effect_interval, local_effect
 from saliency_nb.core import rng
 from saliency_nb.dissection import MEANINGS, Alignment, Contrast, Probe, alignments, contrasts
-from saliency_nb.semantics import BoxRegions, Regions
+from saliency_nb.regions import BoxRegions, Regions
 from saliency_nb.world import log_density, named_boxes, random_weights, sample_scene
 
 GRID = (18, 24)

@@ -7,7 +7,10 @@ from scipy.sparse import csc_matrix, issparse
 from saliency_nb.core import DataError, Problems, files_in, folders_in
 from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.matlab import read_mat
-from saliency_nb.fixations import SaliencyDataset, check_images, density, eight_bit, fixation_map, grid_sigma, image_files, load_map, load_rgb, read_gaze, read_salicon
+from saliency_nb.fixations import (SaliencyDataset, check_images, density, fixation_map, grid_sigma,
+                                   read_gaze, read_salicon)
+from saliency_nb.pictures import image_files, load_map, load_rgb
+from saliency_nb.pictures import eight_bit
 from test_fixations import IDS, SIZE, dots, gaze, mat, osie, own, picture, points, salicon, salicon_json
 
 def table(root, text, **images):

@@ -5,8 +5,11 @@ from PIL import Image
 from scipy.io import savemat
 from saliency_nb.core import DataError, Problems
 from saliency_nb.fixations import OSIE_FRAME
-from saliency_nb.semantics import (OSIE_ATTRIBUTES, coco_regions, gqa_regions, graph_names, json_layout, load_mask, mask_regions,
-                                   osie_objects, osie_regions, read_regions, region_layouts, vg_regions)
+from saliency_nb.regions import OSIE_ATTRIBUTES, osie_regions
+from saliency_nb.coco import coco_regions
+from saliency_nb.scene_graphs import gqa_regions, graph_names
+from saliency_nb.region_readers import (json_layout, load_mask, mask_regions, osie_objects, read_regions,
+                                        region_layouts, vg_regions)
 from saliency_nb.vocabulary import make_vocabulary, read_vocabulary, write_vocabulary
 
 DISC = ((np.indices((30, 40)) - np.array([14.5, 19.5])[:, None, None])**2).sum(0) < 38 # 120 pixels

@@ -3,10 +3,14 @@ import json, re, shutil, sys, tempfile
 from pathlib import Path
 import nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
-from saliency_nb import cli, core, runs
+from saliency_nb import cli, core, inputs, phases, runs
 from saliency_nb.core import ParameterError, SaliencyError, read_table
 from saliency_nb.fixations import FixationSet
-from saliency_nb.runs import Analysis, analysis_parameters, checked_parameters, html_report, located, open_data, opened_splits, prepared, reading_options
+from saliency_nb.stages import Analysis
+from saliency_nb.declared import analysis_parameters
+from saliency_nb.folders import checked_parameters, located, own_parameters
+from saliency_nb.runs import html_report, prepared
+from saliency_nb.inputs import open_data, opened_splits, reading_options
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.world import make_world
 
@@ -21,7 +25,7 @@ def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('runs')/'
 def untrained(monkeypatch):
     "Nothing may be trained."
     def trained(*args, **options): raise AssertionError('trained')
-    monkeypatch.setattr(runs, 'train', trained)
+    monkeypatch.setattr(phases, 'train', trained)
 
 def said(capsys, *arguments):
     "Exit code, and what a command says on stderr."
@@ -55,7 +59,7 @@ def test_papermill_by_hand_is_checked_too(text, tmp_path):
     cell = next(c for c in json.loads((ROOT/'nbs/analyses/model.ipynb').read_text())['cells'] if c['id'] == '45cd0b3c')
     assert "own_parameters('model', globals())" in ''.join(cell['source'])
     values = analysis_parameters('model') | dict(lenient=text, something_else=1)
-    assert runs.own_parameters('model', values)['lenient'] is False
+    assert own_parameters('model', values)['lenient'] is False
 
 BATCH = '''
 from torch import nn
@@ -151,7 +155,7 @@ def test_training_needs_no_names(harm, world, tmp_path, capsys, monkeypatch):
     one_sentence(capsys, 'dissect', '--data', root, *out)
     assert not (run/'phase1').exists()
     assert said(capsys, 'train', '--data', root, *out)[0] == 0
-    monkeypatch.setattr(runs, 'train', None) # the annotated images are the same: nothing is trained again
+    monkeypatch.setattr(phases, 'train', None) # the annotated images are the same: nothing is trained again
     assert said(capsys, 'dissect', '--data', world, *out)[0] == 0 and (run/'alignment.nc').is_file()
 
 @pytest.mark.parametrize('text, options', [
@@ -185,8 +189,8 @@ def test_a_split_that_the_table_names_is_used(name, monkeypatch, world):
     images = pd.concat([sets.train.images, sets.select.images, sets.val.images]).sort_index()
     images['split'] = ['train'] * 15 + ['test'] * 4 + [name] * 5
     rows = pd.concat([s.fixations for s in (sets.train, sets.select, sets.val)])
-    monkeypatch.setattr(runs, 'read_fixations', lambda path, problems, **options: FixationSet('own', images, rows, 19.))
-    train, val = opened_splits(world.parent, 0, runs.Problems(), {})
+    monkeypatch.setattr(inputs, 'read_fixations', lambda path, problems, **options: FixationSet('own', images, rows, 19.))
+    train, val = opened_splits(world.parent, 0, core.Problems(), {})
     assert train.ids == images.index[:15].tolist() and val.ids == images.index[19:].tolist()
 
 def small_analysis(monkeypatch, package, parameter):

@@ -3,12 +3,13 @@
 import json
 import numpy as np, pytest, torch
 from torch import nn
-from saliency_nb import cli, fitting, runs
+from saliency_nb import cli, fitting, phases
 from saliency_nb.bases import OriginalSaliency, build_model, load_checkpoint, save_checkpoint
 from saliency_nb.core import CheckpointError, ParameterError
 from saliency_nb.hosts import HOSTS
 from saliency_nb.fit import fit
-from saliency_nb.runs import Analysis, recorded_parameters
+from saliency_nb.stages import Analysis
+from saliency_nb.folders import recorded_parameters
 from saliency_nb.fitting import compared_with_original, fit_bases, fit_summary
 from saliency_nb.world import make_world
 
@@ -41,7 +42,7 @@ FAST = dict(n_bases=8, batch=4, accelerator='cpu', min_images=1, top=2)
 def fewer_steps(monkeypatch):
     "And hosts of one test are not those of the next."
     whole = fitting.fit_bases
-    monkeypatch.setattr(runs, 'fit_bases', lambda *args, **options: whole(*args, steps=100, **options))
+    monkeypatch.setattr(phases, 'fit_bases', lambda *args, **options: whole(*args, steps=100, **options))
     yield
     HOSTS.pop('theirs', None)
 
@@ -223,7 +224,7 @@ def test_bases_that_were_not_fitted_carry_nothing():
 
 def test_run_says_that_it_trains_a_plugin(world, tmp_path, capsys, monkeypatch):
     (tmp_path / 'theirs.py').write_text(PLUGIN.replace('READOUT', 'nn.Conv2d(5, 1, 1)'))
-    monkeypatch.setattr(runs, 'train', lambda *args, **options: None)
+    monkeypatch.setattr(phases, 'train', lambda *args, **options: None)
     with pytest.raises(RuntimeError):  # nothing was trained
         Analysis(
             names=False,

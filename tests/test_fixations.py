@@ -9,8 +9,12 @@ from scipy.io import loadmat, savemat
 from scipy.sparse import csc_matrix
 from torch.utils.data import DataLoader
 from saliency_nb.core import DataError, ParameterError, Problems, rng
-from saliency_nb.fixation_readers import LAYOUTS, found_fixations, read_codecharts, read_csv, read_fixations, read_mit1003, read_pysaliency
-from saliency_nb.fixations import FIXATION_COLUMNS, FixationSet, SaliencyDataset, check_images, density, fixation_map, load_map, read_osie, read_salicon
+from saliency_nb.fixation_readers import LAYOUTS, read_fixations, read_pysaliency
+from saliency_nb.fixation_layouts import found_fixations, read_codecharts, read_mit1003
+from saliency_nb.fixation_exports import read_csv
+from saliency_nb.fixations import (FIXATION_COLUMNS, FixationSet, SaliencyDataset, check_images, density,
+                                   fixation_map, read_osie, read_salicon)
+from saliency_nb.pictures import load_map
 from saliency_nb.metrics import auc_judd, cc, kld, nss, sim
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,7 +5,9 @@ import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from saliency_nb.adjustment import adjusted_contrasts
 from saliency_nb.bases import build_model, initialise
 from saliency_nb.dissection import Alignment, Contrast, dissect
-from saliency_nb.runs import Analysis, analysis_parameters, open_data
+from saliency_nb.stages import Analysis
+from saliency_nb.declared import analysis_parameters
+from saliency_nb.inputs import open_data
 from saliency_nb.thresholds import adaptive_thresholds
 from saliency_nb.world import make_world
 

@@ -18,7 +18,7 @@ from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterErr
 from saliency_nb.dissection import read_dissection
 from saliency_nb.download import unpack
 from saliency_nb.figures import truth_figure
-from saliency_nb.fixations import load_map, load_rgb
+from saliency_nb.pictures import load_map, load_rgb
 from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.folders import recorded_parameters
 from saliency_nb.matlab import guarded, read_mat
@@ -26,7 +26,8 @@ from saliency_nb.backbones import classifier
 from saliency_nb.models import load_model, load_plugin, record_of
 from saliency_nb.runs import html_report
 from saliency_nb.outlines import segment_rle
-from saliency_nb.semantics import mask_pixels, read_regions, segment_numbers
+from saliency_nb.region_readers import mask_pixels, read_regions
+from saliency_nb.coco import segment_numbers
 from saliency_nb.vocabulary import canonical, read_vocabulary
 from saliency_nb.weights import load_tensors, read_tensors, read_weights
 from saliency_nb.world import planted_weights
@@ -110,7 +111,7 @@ def test_pictures_without_end(png_bomb):
         sentence(e, png_bomb)
 
 def test_sparse_maps_without_end(tmp_path):
-    from saliency_nb.fixations import map_points
+    from saliency_nb.pictures import map_points
     sparse = coo_matrix(([1.], ([3], [4])), shape=(200_000, 200_000))
     savemat(tmp_path/'map.mat', dict(fixLocs=sparse.tocsc()))
     with pytest.raises(ValueError, match='200000'): map_points(read_mat(tmp_path/'map.mat', 'fixLocs'))

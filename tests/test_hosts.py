@@ -2,7 +2,7 @@
 import numpy as np, pytest, torch
 from importlib.util import find_spec
 from saliency_nb.core import CheckpointError, ParameterError
-from saliency_nb.fixations import MEAN, STD
+from saliency_nb.pictures import MEAN, STD
 from saliency_nb.bases import build_model, initialise, load_checkpoint, save_checkpoint
 from saliency_nb.backbones import LITE0, Backbone, lite0_file
 from saliency_nb.hosts import Readout, TranSalNet

@@ -8,7 +8,8 @@ from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
 from saliency_nb.interventions import bases_of, covered_up, edits, intervene, matched_bases, moved_mask, names_gone, photograph_effects, predicted_changes, switch_effects, visible
-from saliency_nb.semantics import BoxRegions, Regions, gqa_regions
+from saliency_nb.regions import BoxRegions, Regions
+from saliency_nb.scene_graphs import gqa_regions
 from saliency_nb.thresholds import adaptive_thresholds
 from saliency_nb.world import log_density, make_world, render, sample_scene, scene_masks
 

@@ -9,7 +9,7 @@ from saliency_nb import dictionaries, fixations, runs
 from saliency_nb.bases import build_model
 from saliency_nb.core import MEMORY, ParameterError, SaliencyError
 from saliency_nb.fixations import SaliencyDataset, read_salicon
-from saliency_nb.runs import Analysis
+from saliency_nb.stages import Analysis
 from saliency_nb.batches import Preloaded, memory, preloaded
 from saliency_nb.training import train
 from saliency_nb.world import make_world

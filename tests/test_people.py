@@ -13,7 +13,7 @@ from saliency_nb.core import ParameterError, rng
 from saliency_nb.fixations import FixationSet
 from saliency_nb.people import (agreement_with_people, beside_people, closer, count_objects, differences, effect_intervals,
                                 fit_counts, likeliest, lost_bits, occurring, people_maps, seen_by_all)
-from saliency_nb.semantics import BoxRegions
+from saliency_nb.regions import BoxRegions
 from saliency_nb.world import STUFF, THINGS, log_density, named_boxes, random_weights, sample_scene
 
 GRID = (18, 24)

@@ -4,7 +4,7 @@ from saliency_nb.bases import ReadoutSaliency, basis_saliency
 from saliency_nb.contributions import routes
 from saliency_nb.dissection import batch_of, open_probe
 from saliency_nb.explain import explain
-from saliency_nb.runs import Analysis
+from saliency_nb.stages import Analysis
 from saliency_nb.calibration import logit_maps
 from saliency_nb.world import make_world
 

@@ -3,10 +3,12 @@
 import ast, json, os, shlex, shutil, signal, subprocess, sys
 from pathlib import Path
 import nbformat, pandas as pd, pytest
-from saliency_nb import checks, cli, core, folders, runs, training
+from saliency_nb import checks, cli, core, folders, phases, runs, training
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.core import ParameterError
-from saliency_nb.runs import Analysis, recorded_parameters
+from saliency_nb.stages import Analysis
+from saliency_nb.declared import analysis_path
+from saliency_nb.folders import recorded_parameters
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +56,7 @@ def untrained(monkeypatch):
     def trained(*args, **options):
         raise AssertionError('trained')
 
-    monkeypatch.setattr(runs, 'train', trained)
+    monkeypatch.setattr(phases, 'train', trained)
 
 
 def said(capsys, *arguments):
@@ -367,7 +369,7 @@ def test_other_stages_still_ask_for_names(unnamed, tmp_path, capsys, untrained):
 def test_cells_that_need_names_are_the_ones_that_are_left_out():
     "No other cell speaks of what they define."
     cells = [
-        c for c in json.loads(runs.analysis_path('model').read_text())['cells'] if c['cell_type'] == 'code'
+        c for c in json.loads(analysis_path('model').read_text())['cells'] if c['cell_type'] == 'code'
     ]
     named = [''.join(c['source']) for c in cells if 'names' in c['metadata'].get('tags', ())]
     rest = [''.join(c['source']) for c in cells if 'names' not in c['metadata'].get('tags', ())]

@@ -6,7 +6,8 @@ from saliency_nb import cli, runs
 from saliency_nb.chance import FEWEST, q_values
 from saliency_nb.contributions import effect_interval, mean_effect
 from saliency_nb.core import DataError, read_json, rng
-from saliency_nb.runs import Analysis, family_of, results_of
+from saliency_nb.stages import Analysis
+from saliency_nb.runs import family_of, results_of
 from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_differences, contrast_effects, effect_differences,
                                      family_means, verdicts)
 from saliency_nb.world import make_world

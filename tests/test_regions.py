@@ -9,8 +9,10 @@ from pycocotools import mask as rle
 from scipy.io import savemat
 from saliency_nb.core import DataError, ParameterError, Problems
 from saliency_nb.outlines import run_lengths, segment_rle
-from saliency_nb.semantics import (BoxRegions, InstanceRegions, box_coverage, coco_regions, covered, gqa_regions, mask_coverage, mask_regions, osie_regions, read_regions,
-    vg_regions)
+from saliency_nb.regions import BoxRegions, box_coverage, covered, mask_coverage, osie_regions
+from saliency_nb.coco import InstanceRegions, coco_regions
+from saliency_nb.scene_graphs import gqa_regions
+from saliency_nb.region_readers import mask_regions, read_regions, vg_regions
 from saliency_nb.vocabulary import category, coco_index, make_vocabulary, object_name, read_vocabulary, table, uncategorised, write_vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -290,7 +292,7 @@ def test_whole_input_has_no_problems(make, tmp_path):
     assert regions.fingerprint() == regions.subset(regions.ids).fingerprint() != regions.subset(regions.ids[:2]).fingerprint()
 
 def test_bench_loads_a_generated_scene_graph():
-    done = subprocess.run([sys.executable, 'bench/semantics.py', '150'], cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, 'bench/scene_graphs.py', '150'], cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found['images'] == 150 and found['boxes'] > 1000 and found['peak_gb'] < 2

@@ -1,8 +1,8 @@
-"""Load a generated scene graph of GQA's size and say how long it takes and how much memory: python bench/semantics.py [images]
+"""Load a generated scene graph of GQA's size and say how long it takes and how much memory: python bench/scene_graphs.py [images]
 
 75,000 images with about 16 objects each, GQA's names (from the package's table, frequent ones often), attributes and relations: about 310 MB of JSON. The
 images are empty files, because a reader of boxes only needs their names. Loading runs in a process of its own, so that its peak memory is its own. The
-numbers are printed and written to bench/semantics.json.
+numbers are printed and written to bench/scene_graphs.json.
 """
 import json, subprocess, sys, tempfile
 from pathlib import Path
@@ -28,7 +28,7 @@ def write_graphs(path, n, seed=0):
 
 LOAD = '''
 import json, resource, sys, time
-from saliency_nb.semantics import gqa_regions
+from saliency_nb.scene_graphs import gqa_regions
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start, cpu = time.perf_counter(), time.process_time()
 r = gqa_regions(sys.argv[1], sys.argv[2])
