@@ -18,7 +18,7 @@ def pytest_collect_file(parent, file_path):
     return NotebookFile.from_parent(parent, path=file_path)
 
 def pytest_collection_finish(session):
-    "What has been imported by now stays: the garbage collector need not look through it again, a tenth of the time."
+    "What is imported stays: the garbage collector need not look through it again."
     gc.collect()
     gc.freeze()
 
