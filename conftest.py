@@ -17,6 +17,13 @@ def pytest_collect_file(parent, file_path):
     if file_path.suffix != '.ipynb' or not file_path.is_relative_to(ROOT/'nbs') or file_path.name.startswith(('_', '.')): return
     return NotebookFile.from_parent(parent, path=file_path)
 
+def pytest_collection_finish(session):
+    "What is imported stays: the garbage collector need not look through it again."
+    gc.collect()
+    gc.freeze()
+
+def pytest_unconfigure(config): gc.unfreeze() # else libraries complain of what is left at the end
+
 class NotebookFile(pytest.File):
     def collect(self):
         kind = Analysis if self.path.parent.name == 'analyses' else Chapter

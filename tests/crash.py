@@ -6,7 +6,7 @@ sentence first. `make crash` does it thirty times and writes bench/crash.csv, `t
 victims are forked from a process that has imported everything, since imports take longer than these runs; the
 others are real commands, of one and of two processes.
 """
-import argparse, json, os, random, signal, subprocess, sys, tempfile, time, traceback
+import argparse, gc, json, os, random, signal, subprocess, sys, tempfile, time, traceback
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 import cv2, pandas as pd, torch, xarray as xr
@@ -287,6 +287,7 @@ KINDS = {9: 'two', 19: 'two', 29: 'two', 14: 'run', 24: 'run'} # of a trial; the
 def campaign(trials, seed, folder, short=False, first=0):
     "All trials from a first one on, as a table."
     torch.set_num_threads(1)
+    gc.freeze() # what is imported need not be looked through in every forked process
     every, rows = Campaign(folder, seed, short), []
     for n in range(first, trials):
         kind = 'forked' if short else KINDS.get(n, 'forked')
@@ -295,6 +296,7 @@ def campaign(trials, seed, folder, short=False, first=0):
         how = dict(trial=n, process=kind, tmpdir=tmpdir or '')
         rows.append(how | every.trial(kind, share, tmpdir))
         print({k: v for k, v in rows[-1].items() if v != ''}, flush=True)
+    gc.unfreeze()
     return pd.DataFrame(rows)
 
 if __name__ == '__main__':

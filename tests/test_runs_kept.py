@@ -1,6 +1,6 @@
 "A trained model is precious: what makes it again, what does not, and what a command needs to be told."
 
-import ast, json, os, shlex, shutil, signal, subprocess, sys
+import ast, json, os, shlex, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import nbformat, pandas as pd, pytest
 from saliency_nb import checks, cli, core, folders, phases, runs, training
@@ -284,7 +284,7 @@ def in_this_process(monkeypatch):
     "Notebooks are executed without a kernel, which takes ten seconds to start."
 
     def execute(source, target, parameters, **options):
-        nb, values = nbformat.read(source, 4), {}
+        nb, values = source, {}
         for cell in nb.cells:
             if cell.cell_type != 'code':
                 continue
@@ -533,15 +533,26 @@ def test_a_damaged_model_stops_with_a_sentence(project, phase, capsys):
     assert len(err.strip().splitlines()) == 1
 
 
+def working(run):
+    "Another process that works in a folder, forked, since its imports would take seconds."
+    begun, begins = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            with folders.working_in(run):
+                os.write(begins, b'in')
+                time.sleep(60)
+        finally:
+            os._exit(1)
+    assert os.read(begun, 2) == b'in'
+    return process
+
+
 def test_two_commands_do_not_mix(project, capsys):
     run = project / 'runs/a'
-    other = 'import sys, time; from pathlib import Path; from saliency_nb.folders import working_in\n'
-    other += 'with working_in(Path(sys.argv[1])): print("in", flush=True); time.sleep(60)'
-    env = os.environ | dict(PYTHONPATH=str(ROOT))
-    first = subprocess.Popen([sys.executable, '-c', other, run], env=env, stdout=subprocess.PIPE, text=True)
-    assert first.stdout.readline() == 'in\n'
+    first = working(run)
     code, _, err = said(capsys, 'thresholds', run)
-    assert code == 1 and f'process {first.pid} is working' in err
-    first.kill()
-    first.wait()
-    assert said(capsys, 'thresholds', run)[0] == 0 # the lock of a dead process is none
+    assert code == 1 and f'process {first} is working' in err
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    assert said(capsys, 'thresholds', run)[0] == 0  # the lock of a dead process is none
