@@ -512,6 +512,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'saliency_nb.core.duration': ('core.html#duration', 'saliency_nb/core.py'),
                                   'saliency_nb.core.existing_file': ('core.html#existing_file', 'saliency_nb/core.py'),
                                   'saliency_nb.core.existing_folder': ('core.html#existing_folder', 'saliency_nb/core.py'),
+                                  'saliency_nb.core.existing_run': ('core.html#existing_run', 'saliency_nb/core.py'),
                                   'saliency_nb.core.files_in': ('core.html#files_in', 'saliency_nb/core.py'),
                                   'saliency_nb.core.fingerprint': ('core.html#fingerprint', 'saliency_nb/core.py'),
                                   'saliency_nb.core.fingerprint_code': ('core.html#fingerprint_code', 'saliency_nb/core.py'),

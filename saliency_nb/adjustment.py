@@ -421,7 +421,7 @@ def adjusted(
     maps, # pairs of image id and (N, h, w): a map of the log density per basis, or one for all
     regions: Regions, # named regions of these images
 ) -> xr.Dataset: # as `solved`, without responses
-    "The adjusted contrast of given maps, their own mean being the usual map."
+    "The adjusted effect of given maps, their own mean being the usual map."
     maps = {str(i): torch.from_numpy(np.asarray(m, float)) for i, m in maps}
     if not maps: raise ParameterError('there are no maps: give one per image.')
     usual = sum(maps.values())
@@ -452,7 +452,7 @@ def adjusted_contrasts(
     batch: int = 10, # images per forward pass
     tau: float = 1., # log density per logit, from `calibrate`
 ) -> xr.Dataset: # as `solved`
-    "The adjusted contrast of a model by passes of its own, the usual map being that of the probe images."
+    "The adjusted effect of a model by passes of its own, the usual map being that of the probe images."
     probe, n = open_probe(model, regions, size), model.bases.out_channels
     seen = References((n, *probe.masks.grid), activate=model.activate)
     one_pass(model, probe, [seen], tau, batch)

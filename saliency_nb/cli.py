@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from . import __version__
-from .core import (FULL, DataError, ParameterError, SaliencyError, existing_file, is_first,
-                              writable_folder)
+from .core import (FULL, DataError, ParameterError, SaliencyError, existing_file, existing_run,
+                              is_first, writable_folder)
 from .declared import declared_parameters
 
 # %% ../nbs/59_cli.ipynb #afd8f665
@@ -106,12 +106,14 @@ def data_options(
     parser: Parser, # receives the options
 ): # nothing
     "A data set as one folder, or its parts kept apart."
-    text = "folder of a data set: OSIE, a world, or SALICON's layout (images/, fixations/[, maps/, scene_graphs.json])"
+    text = ('folder of a data set: images/ with a table of fixations (image, x, y), OSIE, SALICON, a world, '
+            'and others (data/README.md)')
     parser.add_argument('--data', type=home_path, help=text)
     for name, text in PARTS.items():
         text = f'{text}, where the parts of the data set are kept apart'
         parser.add_argument('--' + name.replace('_', '-'), type=home_path, help=text)
-    text = 'folder with images/ and scene_graphs.json to probe the bases on; default: the scored images'
+    text = ("named regions to probe the bases on, beside their images: COCO's JSON, scene graphs, OSIE, "
+            'masks/ and others (data/README.md); default: those of the scored images')
     parser.add_argument('--probe', type=home_path, help=text)
     reading_option(parser)
 
@@ -131,7 +133,7 @@ def world(args):
     print(f'{args.root}: {args.n_images} images, {planted} semantics with planted weights (truth.csv)')
 
 def check_options(c):
-    c.add_argument('data', type=home_path, help="folder of a data set: OSIE, a world, or SALICON's layout")
+    c.add_argument('data', type=home_path, help='folder of a data set, of any layout in data/README.md')
     text = 'folder for the page to look at (index.html), summary.json and findings.csv'
     c.add_argument('--out', type=home_path, required=True, help=text)
     c.add_argument('--strict', action='store_true', help='warnings count as errors')
@@ -263,7 +265,7 @@ def named_run(
     if args.run and args.out and Path(args.run).resolve() != Path(args.out).resolve():
         raise ParameterError(f'{args.run}: is a run, and --out is another folder; for another run with the '
                              f'same settings write --config {args.run} --out {args.out}.')
-    if args.run: existing_file(Path(args.run)/'run.json', 'the record of a run')
+    if args.run: existing_run(args.run)
     if not (args.run or args.out):
         raise ParameterError('out: give the folder of a run, or --out for a new one.')
     return args.run or args.out
@@ -444,7 +446,7 @@ def compare(args):
     "saliency-nb compare"
     from saliency_nb.runs import family_of
     for folder in args.runs:
-        for r in family_of(folder): existing_file(r/'run.json', 'the record of a run')
+        for r in family_of(folder): existing_run(r)
     print(f'report: {side_by_side(args.runs, args.out)}')
 
 def run_option(c): c.add_argument('run', type=home_path, help='run folder')
@@ -455,7 +457,7 @@ def report_options(c):
 
 def report(args):
     "saliency-nb report"
-    existing_file(Path(args.run)/'run.json', 'the record of a run')
+    existing_run(args.run)
     from saliency_nb.models import require_plugin
     from saliency_nb.runs import html_report, run
     from saliency_nb.folders import located, recorded_parameters

@@ -46,7 +46,7 @@ def valued(found, value, low, high) -> pd.DataFrame: # index: semantic; value, l
 # %% ../nbs/41_controls.ipynb #41c00015
 def effects_of(
     column: str, # the claim: 'contrast', 'local' or 'adjusted'
-    model: xr.Dataset, # alignment, or adjusted contrasts
+    model: xr.Dataset, # alignment, or adjusted effects
     others: dict, # control -> the same
 ) -> tuple: # the model's effects; control -> its effects
     "What is compared for a claim."
@@ -86,7 +86,7 @@ CLAIMS = dict( # what each needs
 
 def check_claim(
     column: str, # the claim
-    model: xr.Dataset | None, # alignment, or adjusted contrasts
+    model: xr.Dataset | None, # alignment, or adjusted effects
     others: dict, # control -> the same
 ):
     "Raise `ParameterError` where a claim is not known, or cannot be compared with its controls."
@@ -124,7 +124,7 @@ def controls(
     replicates: int = 1000, # bootstrap samples
     seed: int = 0, # of both
     adjustment: xr.Dataset | None = None, # from `adjusted_contrasts`, for the claim 'adjusted'
-    **others, # control, e.g. untrained -> its alignment, or, for the claim 'adjusted', its adjusted contrasts
+    **others, # control, e.g. untrained -> its alignment, or, for the claim 'adjusted', its adjusted effects
 ) -> pd.DataFrame: # index: semantic; the claim, low, high, a column per control, not_beaten
     "Each claim beside its negative controls, nats, and which it does not beat; raises `ParameterError`."
     model = adjustment if column == 'adjusted' else alignment

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['IMAGES', 'LEFT_BEHIND', 'LONGEST', 'MOST_PIXELS', 'FULL', 'PART', 'DIGITS', 'DEEPEST', 'NAMES', 'SEAL', 'MEMORY',
            'SaliencyError', 'DataError', 'CheckpointError', 'ParameterError', 'existing_folder', 'existing_file',
-           'Problem', 'Problems', 'is_hidden', 'files_in', 'folders_in', 'image_id', 'stated_frame', 'is_full',
-           'whole_file', 'is_running', 'is_first', 'remove_parts', 'writable_folder', 'write_json', 'not_json',
-           'parsed_json', 'read_json', 'JsonFile', 'read_table', 'write_arrays', 'read_arrays', 'fingerprint',
-           'fingerprint_files', 'fingerprint_code', 'versions', 'git_revision', 'derived_seed', 'rng',
+           'existing_run', 'Problem', 'Problems', 'is_hidden', 'files_in', 'folders_in', 'image_id', 'stated_frame',
+           'is_full', 'whole_file', 'is_running', 'is_first', 'remove_parts', 'writable_folder', 'write_json',
+           'not_json', 'parsed_json', 'read_json', 'JsonFile', 'read_table', 'write_arrays', 'read_arrays',
+           'fingerprint', 'fingerprint_files', 'fingerprint_code', 'versions', 'git_revision', 'derived_seed', 'rng',
            'available_memory', 'Budget', 'Scratch', 'Progress', 'duration', 'read_each']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
@@ -57,6 +57,16 @@ def existing_file(
     path = Path(path)
     if not path.is_file(): raise DataError(f"{path}: no such file; give the file that holds {what}.")
     return path
+
+# %% ../nbs/10_core.ipynb #823c9790
+def existing_run(
+    folder, # of a run
+) -> Path: # its run.json
+    "The record of a run folder; raises `DataError` where the folder is none."
+    path = Path(folder)/'run.json'
+    if path.is_file(): return path
+    raise DataError(f'{folder}: is no run folder, it holds no run.json; give a folder that saliency-nb run, '
+                    'train or fit has written.')
 
 # %% ../nbs/10_core.ipynb #c26e779d
 class Problem(NamedTuple):

@@ -26,7 +26,9 @@ def the_host(
     found = [known for known, build in HOSTS.items() if before.get(known) is not build]
     if name: return name
     if len(found) == 1: return found[0]
-    if not found: raise ParameterError(f'{plugin}: registers no host; call register_host in it.')
+    if not found:
+        raise ParameterError(f"{plugin}: registers no host; write register_host('mine', Mine) below your "
+                             'class (from saliency_nb.hosts import register_host; see README.md).')
     raise ParameterError(f"{plugin}: registers {', '.join(found)}; say which of them (--model).")
 
 # %% ../nbs/57_fit.ipynb #57f00010

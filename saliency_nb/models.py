@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from runpy import run_path
 from . import core
-from .core import (CheckpointError, DataError, ParameterError, SaliencyError, existing_file, read_arrays, read_json, read_table,
+from .core import (CheckpointError, DataError, ParameterError, SaliencyError, existing_file, existing_run, read_arrays, read_json, read_table,
                               writable_folder, write_arrays, write_json)
 
 # %% ../nbs/27_models.ipynb #dabe54ac
@@ -93,7 +93,7 @@ def record_of(
 ) -> dict: # parameters, stages, versions
     "The record of a run, run.json; raises `DataError` where it is missing or something else."
     run = Path(run)
-    path = run if run.is_file() else existing_file(run/'run.json', 'the record of a run')
+    path = run if run.is_file() else existing_run(run)
     try: record = read_json(path)
     except DataError: record = None
     if is_record(record): return record

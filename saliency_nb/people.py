@@ -452,6 +452,6 @@ def closer_to_people(
     truth = people.effect.values, resampled(by_part, draws)
     found = rankings(alignment, adjustment, min(top, len(names)), draws)
     others = {'contrast': 'contrast C', 'published contribution': 'contribution I'}
-    own = found['adjusted contrast']
+    own = found['adjusted effect']
     rows = {f'adjusted effect and {k}': closer(own, found[of], truth, seed) for k, of in others.items()}
     return pd.DataFrame(rows).T

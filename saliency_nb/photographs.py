@@ -153,7 +153,8 @@ def position_part(
     return alignment.attrs.get('tau', model.tau) * model.position_prior(grid).detach().numpy()
 
 # %% ../nbs/57_photographs.ipynb #13eedfdc
-PLACES = {(False, False): 'The most salient twentieth of the picture', (True, False): 'The place', (False, True): 'The box'}
+PLACES = {(False, False): 'The most salient twentieth of the picture', (True, False): 'The place',
+          (False, True): 'The box'}
 
 @dataclass
 class Explained:
@@ -211,6 +212,7 @@ def shares_there(
     there = cv2.resize(e.region.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0
     return there.mean(), e.density[there].sum()
 
+# %% ../nbs/57_photographs.ipynb #42f0274b
 def how_dense(
     e: Explained, # of a picture
 ) -> str: # a sentence
@@ -232,6 +234,7 @@ GATE = {True: 'A name says what a unit fires on in other photographs, where that
         False: 'Names are descriptive: they say on what the units respond more than by chance, not what they '
                'stand for.'}
 
+# %% ../nbs/57_photographs.ipynb #d377e4c3
 def added_up(
     table: pd.DataFrame, # of `Explained`
 ) -> str: # a sentence

@@ -221,7 +221,7 @@ def results_of(
     "What the runs in a folder found."
     runs = family_of(folder)
     alignments = [read_arrays(r/'alignment.nc', 'the dissection of a run') for r in runs]
-    return alignments, [read_arrays(r/'adjusted.nc', 'the adjusted contrasts of a run') for r in runs]
+    return alignments, [read_arrays(r/'adjusted.nc', 'the adjusted effects of a run') for r in runs]
 
 # %% ../nbs/57_runs.ipynb #c15ab513
 def family_summary(

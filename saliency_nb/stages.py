@@ -162,7 +162,7 @@ def pass_over(self: Analysis,
     model, # in phase 2, on the device
     references: tuple, # thresholds and usual maps, its own
     tau: float, # its own
-    *files, # in the run folder: for the alignment, for the adjusted contrasts
+    *files, # in the run folder: for the alignment, for the adjusted effects
 ):
     "One pass over the probe; where no image has two objects to compare, the second file says so."
     p, regions = self.p, self.found.regions
@@ -188,7 +188,7 @@ def adjustment(self: Analysis) -> xr.Dataset | None: # `adjusted_contrasts`; Non
 def adjusted(self: Analysis,
     file: str, # in the run folder
 ) -> xr.Dataset | None: # as `adjustment`
-    "Adjusted contrasts from a file."
+    "Adjusted effects from a file."
     found = read_arrays(self.run/file)
     return found if found.data_vars else None
 

@@ -299,7 +299,7 @@ def rankings(
     again, _ = replicated_contributions(alignment, w, draws, top)
     found = {'contribution I': (w @ semantic_shares(alignment.iou.values, top), again)}
     effects = {'contrast C': contrast_effect(alignment)}
-    if adjustment is not None: effects['adjusted contrast'] = adjustment
+    if adjustment is not None: effects['adjusted effect'] = adjustment
     return found | {k: (e.effect.values, resampled(e, draws)) for k, e in effects.items()}
 
 def permuted_rankings(
@@ -336,7 +336,7 @@ def agreement(
     values['minus area'] = -alignment.area.values, np.full((1, len(names)), np.nan)
     for k, v in permuted_rankings(alignment, top, permutations, seed).items(): values[k] = v, v
     rho = {k: (rank_correlations(v, truth), rank_correlations(w, truth)) for k, (v, w) in values.items()}
-    for k, of in {'C - I': 'contrast C', 'adjusted - I': 'adjusted contrast'}.items():
+    for k, of in {'C - I': 'contrast C', 'adjusted - I': 'adjusted effect'}.items():
         if of in rho: rho[k] = [a - b for a, b in zip(rho[of], rho['contribution I'])]
     rows = {k: [np.median(once), *np.quantile(again, [.025, .975])] for k, (once, again) in rho.items()}
     return pd.DataFrame(rows, ['spearman', 'low', 'high']).T

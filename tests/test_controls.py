@@ -25,7 +25,7 @@ def contrasts_of(truth, noise, seed, images=60):
     return xr.Dataset(dict(fold_contrast=(('semantic', 'fold'), values), fold_count=(('semantic', 'fold'), counts)), dict(semantic=NAMES[:len(truth)]))
 
 def adjusted_of(truth, noise, seed, separating=100, data='probe'):
-    "Adjusted contrasts with given values, nats, as from `solved`."
+    "Adjusted effects with given values, nats, as from `solved`."
     g = rng(seed, 'adjusted')
     influence = noise / 10 * g.normal(size=(len(truth), 100)) # a standard error of `noise`
     count = np.broadcast_to(separating, len(truth))
@@ -180,7 +180,7 @@ def test_strong_names_pass_and_names_without_weight_do_not():
     claims = pd.concat([t for seed in range(300, 310) for t in claims_of_a_world(seed, images, networks)])
     strong, zero = claims[claims.planted.abs() >= .8], claims[claims.planted == 0]
     passed = (zero.not_beaten == '').mean()
-    noted('controls, adjusted contrast, ten worlds', images=images, strong=len(strong), strong_pass=strong.right.mean(), zero=len(zero), zero_pass=passed)
+    noted('controls, adjusted effect, ten worlds', images=images, strong=len(strong), strong_pass=strong.right.mean(), zero=len(zero), zero_pass=passed)
     assert strong.right.mean() >= .9 and passed <= .05, (strong.right.mean(), passed)
     assert len(strong) >= 30 and len(zero) >= 70
 

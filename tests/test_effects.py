@@ -60,7 +60,7 @@ def test_no_name_adds_anything_where_only_position_does():
     for k, tables in found.items():
         table = pd.concat(tables)
         wrong, bias = (table.p_value < .05).mean(), table.effect.groupby(level=0).mean().abs().max()
-        noted(f'adjusted contrast, only position: {k}', tests=len(table), false_positives=wrong, largest_bias_nats=bias)
+        noted(f'adjusted effect, only position: {k}', tests=len(table), false_positives=wrong, largest_bias_nats=bias)
         assert wrong <= (.08 if NIGHTLY else .11) and bias < (.05 if NIGHTLY else .15), (k, wrong, bias)
 
 def test_the_local_part_of_a_contrast_is_zero_where_only_position_speaks(no_pictures):
@@ -153,7 +153,7 @@ def test_intervals_cover_at_every_level_of_separation():
     inside = pd.DataFrame({k: (table.low <= table[k]) & (table[k] <= table.high) for k in ('truth', 'planted')})
     level = pd.cut(table.separating, [FEWEST, 12, 20, 50, np.inf], labels=['08 to 12', '12 to 20', '20 to 50', 'over 50'], include_lowest=True)
     for k, part in inside.groupby(level, observed=True):
-        noted(f'intervals of the adjusted contrast, separating images {k}', intervals=len(part), cover_the_summary=part.truth.mean(), cover_planted_weights=part.planted.mean())
+        noted(f'intervals of the adjusted effect, separating images {k}', intervals=len(part), cover_the_summary=part.truth.mean(), cover_planted_weights=part.planted.mean())
         if len(part) >= 300: assert part.truth.mean() >= (.92 if NIGHTLY else .9), (k, part.truth.mean()) # fewer do not tell
     assert inside.truth.mean() >= .92
 

@@ -54,7 +54,7 @@ def test_sums_are_equal():
         assert np.allclose(v, found['cuda'][k], rtol=0 if exact else 1e-3, atol=0 if exact else 1e-5 * max(abs(v).max(), 1)), k
 
 def test_analysis_of_one_model(world):
-    "Thresholds, dissection and adjusted contrast of one model on both devices."
+    "Thresholds, dissection and adjusted effect of one model on both devices."
     regions, model, found = open_data(world, 0).regions, small('dinet').to_phase2(), {}
     images = torch.rand(12, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     for d in ('cpu', 'cuda'):

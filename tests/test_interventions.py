@@ -1,4 +1,4 @@
-"Interventions and adjusted contrasts on cases whose answer is known."
+"Interventions and adjusted effects on cases whose answer is known."
 import cv2, numpy as np, pandas as pd, pytest, torch
 from saliency_nb import adjustment
 from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, basis_maps, jackknife, named_objects, normal_equations, object_design, solved
