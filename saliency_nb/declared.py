@@ -22,7 +22,7 @@ def analysis_path(
     raise ParameterError(f"analysis '{name}': there is no such notebook.")
 
 # %% ../nbs/56_declared.ipynb #c1a00004
-DECLARED = re.compile(r'(?P<name>\w+): (?P<kind>\w+) = (?P<default>.+?)  # (?P<help>.*)')
+DECLARED = re.compile(r'(?P<name>\w+): (?P<kind>\w+) = (?P<default>.+?)(  # (?P<help>.*))?$')
 
 def declared_parameters(
     name: str, # of the analysis
@@ -30,7 +30,7 @@ def declared_parameters(
     "What the first cell of a notebook declares."
     cells = json.loads(analysis_path(name).read_text(encoding='utf-8'))['cells']
     first = next(c for c in cells if 'parameters' in c['metadata'].get('tags', ()))
-    lines = [DECLARED.match(line) for line in first['source']]
+    lines = [DECLARED.match(line) for line in ''.join(first['source']).splitlines()]
     return {line['name']: line.groupdict() for line in lines if line}
 
 # %% ../nbs/56_declared.ipynb #7facf4c9

@@ -62,7 +62,7 @@ def use_explorer(page, lab):
     page.goto(lab)
     page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=90_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
-    page.wait_for_selector('.jp-Toolbar-kernelName:has-text("Python 3")', timeout=60_000)
+    page.wait_for_selector('.jp-Toolbar-kernelName:has-text("Python of saliency_nb")', timeout=60_000)
     page.wait_for_timeout(3000) # run too early, JupyterLab asks which kernel to use
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
