@@ -223,7 +223,7 @@ def done(
 ):
     "List the pictures that failed; raises `DataError` where there are some."
     for sentence in problems: print(f'left out: {sentence}')
-    if problems: raise DataError(f'{len(problems)} pictures could not be read; they are listed above, the others are done.')
+    if problems: raise DataError(f'{len(problems)} pictures could not be read; they are listed above and left out.')
 
 def score_options(c):
     c.add_argument('maps', type=home_path, help='folder of maps called like their images: PNG, JPEG, TIFF (grey), .npy, .mat; of any size')
