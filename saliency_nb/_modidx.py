@@ -1805,6 +1805,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'saliency_nb/training.py'),
                                       'saliency_nb.training.make_ready': ('training.html#make_ready', 'saliency_nb/training.py'),
                                       'saliency_nb.training.mean_scores': ('training.html#mean_scores', 'saliency_nb/training.py'),
+                                      'saliency_nb.training.part_of': ('training.html#part_of', 'saliency_nb/training.py'),
                                       'saliency_nb.training.plan_fingerprint': ( 'training.html#plan_fingerprint',
                                                                                  'saliency_nb/training.py'),
                                       'saliency_nb.training.quiet': ('training.html#quiet', 'saliency_nb/training.py'),

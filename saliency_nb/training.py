@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'POSITIVE', 'NOT_NEGATIVE', 'FROM_ONE', 'FROM_ZERO', 'NAMED', 'SENSIBLE', 'METRICS', 'NAMES', 'SETTINGS',
            'share', 'log_density_loss', 'is_whole', 'is_finite', 'choices', 'check_training', 'SaliencyTraining',
-           'scores', 'gather_tables', 'evaluate', 'mean_scores', 'told', 'History', 'quiet', 'lightning_trainer',
-           'check_normalisation', 'Plan', 'plan_fingerprint', 'make_ready', 'run_loop', 'train']
+           'scores', 'gather_tables', 'evaluate', 'mean_scores', 'told', 'History', 'part_of', 'quiet',
+           'lightning_trainer', 'check_normalisation', 'Plan', 'plan_fingerprint', 'make_ready', 'run_loop', 'train']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import inspect, logging, math, time, warnings
@@ -305,9 +305,14 @@ def load_state_dict(self: History,
     with whole_file(self.best) as part: part.write_bytes(state['best'].cpu().numpy().tobytes())
     self.write_rows()
 
-# %% ../nbs/23_training.ipynb #0d2e6260
+# %% ../nbs/23_training.ipynb #9e545327
 NAMES = ('original', 'phase 1', 'phase 2')
 
+def part_of(model) -> str:
+    "What of a model is trained, in the lines of a training; a readout has no second phase."
+    return 'readout' if isinstance(model, ReadoutSaliency) else NAMES[model.phase]
+
+# %% ../nbs/23_training.ipynb #0d2e6260
 @patch
 def add(self: History,
     trainer: L.Trainer, # Lightning's
@@ -325,7 +330,7 @@ def add(self: History,
     for name in (name for name, wanted in kept.items() if wanted):
         save_checkpoint(module.model, self.folder/f'{name}.safetensors')
     self.write_rows()
-    start = f'{NAMES[module.model.phase]}, epoch {epoch}/{trainer.max_epochs}:'
+    start = f'{part_of(module.model)}, epoch {epoch}/{trainer.max_epochs}:'
     loss = f" loss {measured['loss']:.3f}," if epoch else ''
     cc, nss = measured['val_cc'], measured['val_nss']
     self.line(trainer, f'{start}{loss} validation CC {cc:.3f}, NSS {nss:.3f}')
@@ -353,7 +358,7 @@ def tell(self: History, trainer, module, step):
     self.told, steps = time.time(), trainer.num_training_batches
     left = steps * (trainer.max_epochs - trainer.current_epoch) - step
     minutes = (self.told - self.start) / self.done * left / 60
-    epoch = f'{NAMES[module.model.phase]}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}'
+    epoch = f'{part_of(module.model)}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}'
     loss = f'step {step}/{steps}, loss {float(self.losses[-1]):.3f}'
     self.line(trainer, f'{epoch}: {loss}, about {max(1, round(minutes))} min left')
 
