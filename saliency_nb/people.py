@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CORE', 'BLUR', 'UNIFORM', 'STEPS', 'RUNAWAY', 'OBSERVERS', 'ObjectCounts', 'smooth', 'object_rows', 'count_objects',
-           'starts', 'chances', 'weighted', 'likeliest', 'occurring', 'influences', 'told_apart', 'fit_counts',
-           'variances', 'least_freedom', 'counted', 'effect_intervals', 'seen_by_all', 'observer_columns',
-           'people_maps', 'predicted_maps', 'lost_bits', 'dropped', 'differences', 'beside_people', 'named_again',
-           'rank_agreement', 'halves', 'agreement_interval', 'agreement_with_people', 'closer', 'closer_to_people']
+           'starts', 'chances', 'weighted', 'likeliest', 'occurring', 'influences', 'told_apart', 'known_of_names',
+           'fit_counts', 'variances', 'least_freedom', 'counted', 'effect_intervals', 'seen_by_all', 'observer_columns',
+           'people_maps', 'predicted_maps', 'dropped', 'lost_bits', 'differences', 'beside_people', 'named_again',
+           'rank_agreement', 'halves', 'agreement_interval', 'agreement_with_people', 'closer', 'by_folds',
+           'closer_to_people']
 
 # %% ../nbs/42_people.ipynb #05b012ac
 from dataclasses import dataclass, replace
@@ -61,6 +62,7 @@ def smooth(
     "Broadly where fixations are."
     return ndimage.gaussian_filter(counts.astype(float), BLUR * np.array(counts.shape), mode='reflect')
 
+# %% ../nbs/42_people.ipynb #4045616e
 def object_rows(
     regions: Regions, # named regions
     image: str, # image id
@@ -75,6 +77,7 @@ def object_rows(
     inside = (share > 0).astype(float)
     return design, inside.sum(1), inside @ counts.reshape(len(counts), -1).T
 
+# %% ../nbs/42_people.ipynb #f4669865
 def count_objects(
     maps, # yields image id, fixations (S, h, w)
     regions: Regions, # named regions of these images
@@ -97,6 +100,7 @@ def starts(
     "First row of each image."
     return np.flatnonzero(np.diff(owner, prepend=-1))
 
+# %% ../nbs/42_people.ipynb #432e5c11
 def chances(
     b: np.ndarray, # (P,) effects; or (P, M), several at once
     X: np.ndarray, # (R, P) columns
@@ -123,6 +127,7 @@ def weighted(
     expected = np.add.reduceat(n, first)[owner] * p
     return expected, np.sqrt(expected)[:, None] * (X - np.add.reduceat(p[:, None] * X, first)[owner])
 
+# %% ../nbs/42_people.ipynb #f32f8b46
 def likeliest(
     X: np.ndarray, # (R, P) columns
     n: np.ndarray, # (R,) fixations
@@ -143,6 +148,7 @@ def likeliest(
     raise ParameterError(f'no effects of largest likelihood after {STEPS} steps; '
                          'give more images or a larger ridge.')
 
+# %% ../nbs/42_people.ipynb #e17b9436
 def occurring(
     data: ObjectCounts, # of the fit
     ridge: float, # lambda, relative to the mean variance of a name
@@ -177,6 +183,7 @@ def influences(
         found[:, i] = left_out(inverse, np.arange(len(inverse)), z, residual)
     return found
 
+# %% ../nbs/42_people.ipynb #4f15a88e
 def told_apart(
     data: ObjectCounts, # of the fit
     Z: np.ndarray, # (R, P) weighted columns
@@ -186,6 +193,17 @@ def told_apart(
     objects = [('', np.arange(P), z, None) for z in np.split(Z, starts(data.owner)[1:])]
     return identified(objects, Z.T @ Z, np.arange(P) < P - 3)['separating']
 
+# %% ../nbs/42_people.ipynb #3e810104
+def known_of_names(data, X, b, Z) -> dict: # effect, fixations, separating, count; (C,)
+    "Effects of names, NaN where they run away, and on what they rest."
+    n = data.counts.sum(1)
+    fixations = n @ X[:, :-3]
+    runs_away = (fixations <= 0) | (abs(b[:-3]) > RUNAWAY)
+    found = dict(effect=np.where(runs_away, np.nan, b[:-3]), fixations=fixations)
+    found['separating'] = told_apart(data, Z)
+    return found | dict(count=(np.add.reduceat(X[:, :-3], starts(data.owner)) > 0).sum(0))
+
+# %% ../nbs/42_people.ipynb #a0953448
 def fit_counts(
     data: ObjectCounts, # fixations or expected ones
     ridge: float = 1e-3, # lambda, relative to the mean variance of a name
@@ -196,12 +214,8 @@ def fit_counts(
     b = likeliest(X, n, data.cells, data.owner, slight)
     expected, Z = weighted(b, X, n, data.cells, data.owner)
     change = influences(data, expected, Z, np.linalg.inv(Z.T @ Z + np.diag(slight)))[:-3]
-    fixations = n @ X[:, :-3]
-    runs_away = (fixations <= 0) | (abs(b[:-3]) > RUNAWAY)
-    per_name = dict(effect=np.where(runs_away, np.nan, b[:-3]), fixations=fixations)
-    per_name |= dict(squares=(change**2).sum((1, 2)), separating=told_apart(data, Z))
-    per_name['count'] = (np.add.reduceat(X[:, :-3], starts(data.owner)) > 0).sum(0)
-    found = {k: ('semantic', v) for k, v in per_name.items()}
+    about = known_of_names(data, X, b, Z) | dict(squares=(change**2).sum((1, 2)))
+    found = {k: ('semantic', v) for k, v in about.items()}
     found['influence'] = ('semantic', 'image'), change.sum(2)
     found['by_observer'] = ('semantic', 'observer'), change.sum(1)
     attrs = dict(place=b[-1], crossed=int(data.crossed), data=fingerprint(data.ids, data.semantics))
@@ -219,6 +233,7 @@ def variances(
     squares = (people.by_observer.values**2).sum(1) * S / (S - 1)
     return over_images, np.maximum(squares - people.squares.values, 0)
 
+# %% ../nbs/42_people.ipynb #631ed1fc
 def least_freedom(
     people: xr.Dataset, # from `fit_counts`
     images: np.ndarray, # (C,) effective number of images
@@ -227,12 +242,14 @@ def least_freedom(
     observers = people.sizes['observer'] if people.attrs['crossed'] else np.inf
     return np.minimum(freedom(images), observers - 1)
 
+# %% ../nbs/42_people.ipynb #18f4a1b0
 def counted(
     fit: xr.Dataset, # from `fit_counts`
 ) -> np.ndarray: # (C,) effective number of images; 0 with fewer than `FEWEST` fixations on the name
     "How many images separate each name, no more than have it, where fixations are enough."
     return np.where(fit.fixations >= FEWEST, np.minimum(fit.separating, fit['count']), 0.)
 
+# %% ../nbs/42_people.ipynb #d7dc6bbd
 def effect_intervals(
     fit: xr.Dataset, # from `fit_counts`
 ) -> pd.DataFrame: # index: semantic; effect, low, high: nats; p_value
@@ -252,6 +269,7 @@ def seen_by_all(
     looked = fixations.fixations.groupby('observer').image.nunique()
     return '' not in looked.index and len(looked) >= OBSERVERS and bool((looked >= len(fixations) / 2).all())
 
+# %% ../nbs/42_people.ipynb #d363f652
 def observer_columns(
     fixations: FixationSet, # images and fixations
 ) -> pd.Series: # a label for each fixation
@@ -263,6 +281,7 @@ def observer_columns(
     half = {v: f'half {fold_of(v, 2)}' for v in viewing.unique()}
     return viewing.map(half)
 
+# %% ../nbs/42_people.ipynb #1f6af156
 def people_maps(
     fixations: FixationSet, # images and fixations
     grid: tuple[int, int], # (h, w)
@@ -277,6 +296,7 @@ def people_maps(
             found[labels.index(name)] = fixation_map(f.x, f.y, (row.height, row.width), grid)
         yield image, found
 
+# %% ../nbs/42_people.ipynb #8b9804dc
 def predicted_maps(
     model, # original, or in phase 1 or 2
     images: SaliencyDataset, # images and fixations
@@ -288,6 +308,23 @@ def predicted_maps(
         yield image, float(n.sum()) * torch.softmax(tau * z.flatten(), 0).view(1, *z.shape).numpy()
 
 # %% ../nbs/42_people.ipynb #b2b8000e
+def dropped(
+    learnt: ObjectCounts, # images that effects are fitted to
+    unseen: ObjectCounts, # other images
+    ridge: float, # lambda
+) -> np.ndarray: # (I, C), bits lost on the fixations of each unseen image by dropping each name
+    "The other effects are kept as they are."
+    try: kept, slight = occurring(learnt, ridge)
+    except ParameterError: return np.full((len(unseen.ids), len(learnt.semantics)), np.nan)
+    b = likeliest(learnt.design[:, kept], learnt.counts.sum(1), learnt.cells, learnt.owner, slight)
+    each = np.column_stack([b, b[:, None] - np.diag(b)[:, :-3]]) # with all, and without one
+    p = chances(each, unseen.design[:, kept], unseen.cells, unseen.owner)
+    bits = unseen.counts.sum(1)[:, None] * np.log2(np.maximum(p, 1e-300))
+    found = np.zeros((len(unseen.ids), len(learnt.semantics)))
+    found[:, kept[:-3]] = np.add.reduceat(bits[:, :1] - bits[:, 1:], starts(unseen.owner))
+    return found
+
+# %% ../nbs/42_people.ipynb #dd07e983
 def lost_bits(
     data: ObjectCounts, # fixations or expected ones
     folds: int = 5, # parts of the images; each is predicted by the fit to the others
@@ -308,22 +345,6 @@ def lost_bits(
     names = pd.Index(data.semantics, name='semantic')
     return pd.DataFrame(dict(bits=bits, bits_low=low, bits_high=high), names)
 
-def dropped(
-    learnt: ObjectCounts, # images that effects are fitted to
-    unseen: ObjectCounts, # other images
-    ridge: float, # lambda
-) -> np.ndarray: # (I, C), bits lost on the fixations of each unseen image by dropping each name
-    "The other effects are kept as they are."
-    try: kept, slight = occurring(learnt, ridge)
-    except ParameterError: return np.full((len(unseen.ids), len(learnt.semantics)), np.nan)
-    b = likeliest(learnt.design[:, kept], learnt.counts.sum(1), learnt.cells, learnt.owner, slight)
-    each = np.column_stack([b, b[:, None] - np.diag(b)[:, :-3]]) # with all, and without one
-    p = chances(each, unseen.design[:, kept], unseen.cells, unseen.owner)
-    bits = unseen.counts.sum(1)[:, None] * np.log2(np.maximum(p, 1e-300))
-    found = np.zeros((len(unseen.ids), len(learnt.semantics)))
-    found[:, kept[:-3]] = np.add.reduceat(bits[:, :1] - bits[:, 1:], starts(unseen.owner))
-    return found
-
 # %% ../nbs/42_people.ipynb #b2b80010
 def differences(
     people: xr.Dataset, # from `fit_counts`
@@ -341,6 +362,7 @@ def differences(
     names = pd.Index(people.semantic.values, name='semantic')
     return pd.DataFrame(dict(difference=difference, low=low, high=high, q_value=q_values(p)), names)
 
+# %% ../nbs/42_people.ipynb #e37d6743
 def beside_people(
     people: ObjectCounts, # fixations
     model: ObjectCounts, # expected fixations, on the same images
@@ -383,6 +405,7 @@ def rank_agreement(
         again.append(named_again(resampled(fit.rename(image='fold'), draws), seed))
     return rank_correlations(*once)[0], rank_correlations(*again)
 
+# %% ../nbs/42_people.ipynb #10285c39
 def halves(
     size: int, # how many are divided
     seed: int, # of the division
@@ -391,6 +414,7 @@ def halves(
     first = rng(seed, 'halves').permutation(size) < size / 2
     return first, ~first
 
+# %% ../nbs/42_people.ipynb #5baeb3d5
 def agreement_interval(
     pairs, # yields two fits each, from `fit_counts`
     replicates: int, # bootstrap samples of each pair
@@ -402,6 +426,7 @@ def agreement_interval(
     spread = np.concatenate([again for _, again in found]).std(ddof=1)
     return dict(spearman=rho, low=max(rho - 1.96 * spread, -1), high=min(rho + 1.96 * spread, 1))
 
+# %% ../nbs/42_people.ipynb #74e7fb2e
 def agreement_with_people(
     people: ObjectCounts, # fixations
     model: ObjectCounts, # expected fixations, on the same images
@@ -413,9 +438,12 @@ def agreement_with_people(
     def divided(part, size):
         for seed in range(divisions): yield [fit_counts(part(half)) for half in halves(size, seed)]
     rows = {'model and people': agreement_interval([[fit_counts(model), fit_counts(people)]], replicates)}
-    S, I = people.counts.shape[1], len(people.ids)
-    if S > 1: rows['two halves of the observers'] = agreement_interval(divided(people.of_observers, S), some)
-    rows['two halves of the images'] = agreement_interval(divided(people.of_images, I), some)
+    columns = people.counts.shape[1]
+    if columns > 1:
+        in_half = divided(people.of_observers, columns)
+        rows['two halves of the observers'] = agreement_interval(in_half, some)
+    in_half = divided(people.of_images, len(people.ids))
+    rows['two halves of the images'] = agreement_interval(in_half, some)
     return pd.DataFrame(rows).T
 
 # %% ../nbs/42_people.ipynb #b2b80014
@@ -432,6 +460,14 @@ def closer(
     ends = dict(low=difference - 1.96 * spread, high=difference + 1.96 * spread)
     return dict(first=once[0], second=once[1], difference=difference) | ends
 
+# %% ../nbs/42_people.ipynb #93938471
+def by_folds(people, folds) -> xr.Dataset: # influence (semantic, fold)
+    "A fit whose influences are added up over the folds of a dissection."
+    part = np.array([fold_of(i, folds) for i in people.image.values])
+    added = people.influence.values @ np.eye(folds)[part]
+    return people.assign(influence=(('semantic', 'fold'), added))
+
+# %% ../nbs/42_people.ipynb #62b4d99c
 def closer_to_people(
     people: xr.Dataset, # from `fit_counts`
     alignment: xr.Dataset, # from `dissect`, of a model on the same images
@@ -446,10 +482,7 @@ def closer_to_people(
     check_names(names, 'names in common')
     people, alignment, adjustment = (d.sel(semantic=names) for d in (people, alignment, adjustment))
     draws = fold_draws(alignment.sizes['fold'], replicates, seed)
-    part = np.array([fold_of(i, draws.shape[1]) for i in people.image.values])
-    belongs = np.eye(draws.shape[1])[part]
-    by_part = people.assign(influence=(('semantic', 'fold'), people.influence.values @ belongs))
-    truth = people.effect.values, resampled(by_part, draws)
+    truth = people.effect.values, resampled(by_folds(people, draws.shape[1]), draws)
     found = rankings(alignment, adjustment, min(top, len(names)), draws)
     others = {'contrast': 'contrast C', 'published contribution': 'contribution I'}
     own = found['adjusted effect']
