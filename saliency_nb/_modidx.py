@@ -1214,6 +1214,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'saliency_nb.models.card_of': ('models.html#card_of', 'saliency_nb/models.py'),
                                     'saliency_nb.models.compressed': ('models.html#compressed', 'saliency_nb/models.py'),
                                     'saliency_nb.models.described': ('models.html#described', 'saliency_nb/models.py'),
+                                    'saliency_nb.models.file_model': ('models.html#file_model', 'saliency_nb/models.py'),
                                     'saliency_nb.models.halved': ('models.html#halved', 'saliency_nb/models.py'),
                                     'saliency_nb.models.is_frozen': ('models.html#is_frozen', 'saliency_nb/models.py'),
                                     'saliency_nb.models.is_record': ('models.html#is_record', 'saliency_nb/models.py'),

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['ZOO', 'MOST', 'FROZEN', 'DERIVED', 'BESIDE', 'card_of', 'models', 'listing', 'halved', 'is_frozen', 'parted',
-           'share_backbone', 'record_of', 'is_record', 'mean_scores_in', 'run_card', 'compressed', 'save_to_zoo',
-           'require_room', 'require_same_units', 'add_probe_to_zoo', 'load_plugin', 'plugin_of', 'require_plugin',
-           'zoo_model', 'described', 'run_model', 'load_model']
+           'share_backbone', 'record_of', 'is_record', 'mean_scores_in', 'run_card', 'compressed', 'require_room',
+           'save_to_zoo', 'require_same_units', 'add_probe_to_zoo', 'load_plugin', 'plugin_of', 'require_plugin',
+           'zoo_model', 'described', 'run_model', 'file_model', 'load_model']
 
 # %% ../nbs/27_models.ipynb #6e14e5d1
 import shutil
 from pathlib import Path
 from runpy import run_path
 from . import core
-from .core import (CheckpointError, DataError, ParameterError, SaliencyError, existing_file, existing_run, read_arrays, read_json, read_table,
-                              writable_folder, write_arrays, write_json)
+from .core import (CheckpointError, DataError, ParameterError, SaliencyError, existing_file,
+                              existing_run, read_arrays, read_json, read_table, writable_folder,
+                              write_arrays, write_json)
 
 # %% ../nbs/27_models.ipynb #dabe54ac
 ZOO = Path(core.__file__).with_name('zoo') # models that come with the package
@@ -28,6 +29,7 @@ def card_of(
     if isinstance(card, dict) and {'name', 'size', 'tau'} <= card.keys(): return card
     raise DataError(f'{folder}: its card.json is not the card of a model; install the package again.')
 
+# %% ../nbs/27_models.ipynb #ed6acba3
 def models(
     zoo = None, # folder of models; None: those of the package
 ) -> dict: # name -> card
@@ -35,6 +37,7 @@ def models(
     zoo = Path(zoo or ZOO)
     return {f.parent.name: card_of(f.parent) for f in sorted(zoo.glob('*/card.json'))}
 
+# %% ../nbs/27_models.ipynb #4798ad1f
 def listing(
     cards: dict, # name -> card, from `models`
 ) -> str: # lines
@@ -43,14 +46,17 @@ def listing(
     for name, card in cards.items():
         lines += [f"{name}: {card.get('what', '')}"]
         lines += [f'  {k}: {card[k]}' for k in ('data', 'licence', 'limits') if card.get(k)]
-        scores = [f"{k} {s['mean']:.3f} ± {s['standard_error']:.3f}" for k, s in card.get('scores', {}).items()]
-        if scores: lines += [f"  on {card.get('images', '?')} images it never saw: " + ', '.join(scores)]
+        measured = card.get('scores', {}).items()
+        scores = [f"{k} {s['mean']:.3f} ± {s['standard_error']:.3f}" for k, s in measured]
+        images = card.get('images', '?')
+        if scores: lines += [f'  on {images} images it never saw: ' + ', '.join(scores)]
     return '\n'.join(lines) or 'no models come with this installation; give a run folder or a checkpoint.'
 
 # %% ../nbs/27_models.ipynb #8d028956
 FROZEN = 'host.backbone.' # begins the names of the backbone's tensors
-DERIVED = ('thresholds.nc', 'alignment.nc', 'adjusted.nc', 'contributions.csv', 'calibration.json', 'scores.csv',
-           'controls.csv', 'people.csv', 'people_agreement.csv', 'units.json', 'units.csv') # what a run finds out
+DERIVED = ('thresholds.nc', 'alignment.nc', 'adjusted.nc', 'contributions.csv', 'calibration.json',
+           'scores.csv', 'controls.csv', 'people.csv', 'people_agreement.csv', 'units.json',
+           'units.csv') # what a run finds out
 BESIDE = 'contributions.csv', 'units.json', 'units.csv' # of a second run on other probe images
 
 def halved(
@@ -60,12 +66,14 @@ def halved(
     def half(t): return t.half() if t.is_floating_point() and t.half().isfinite().all() else t
     return {name: half(t.detach().cpu().contiguous()) for name, t in tensors.items()}
 
+# %% ../nbs/27_models.ipynb #14903f72
 def is_frozen(
     model, # any
 ) -> bool: # bases stand on a backbone that no training changes
     "Whether the backbone is stored apart, once for all models."
     return getattr(model.host, 'bases_on', 'features') == 'backbone'
 
+# %% ../nbs/27_models.ipynb #c68dc36f
 def parted(
     model, # in phase 2
 ) -> tuple: # tensors of the backbone, of the rest; in half precision
@@ -74,6 +82,7 @@ def parted(
     shared = {k: t for k, t in tensors.items() if is_frozen(model) and k.startswith(FROZEN)}
     return shared, {k: t for k, t in tensors.items() if k not in shared}
 
+# %% ../nbs/27_models.ipynb #491977d7
 def share_backbone(
     tensors: dict, # of the backbone
     file: Path, # where it is stored
@@ -84,8 +93,8 @@ def share_backbone(
     if not file.is_file(): write_tensors(tensors, file)
     there = load_file(file)
     if there.keys() == tensors.keys() and all(there[k].equal(t) for k, t in tensors.items()): return
-    raise ParameterError(f'{file}: holds another backbone than that of this model; all models here share one, '
-                         'so give a zoo of its own.')
+    raise ParameterError(f'{file}: holds another backbone than that of this model; all models here '
+                         'share one, so give a zoo of its own.')
 
 # %% ../nbs/27_models.ipynb #0485cbb4
 def record_of(
@@ -125,6 +134,7 @@ def mean_scores_in(
     means = {k: dict(mean=float(v.mean()), standard_error=float(v.sem())) for k, v in table.items()}
     return dict(images=len(table), scores=means)
 
+# %% ../nbs/27_models.ipynb #00e33638
 def run_card(
     run, # folder of a run
     name: str, # of the model
@@ -135,10 +145,12 @@ def run_card(
     p = record['parameters']
     calibration = read_json(Path(run)/'calibration.json', 'the calibration of a run')['network']
     paths = 'data', 'out', 'probe', 'plugin', 'checkpoint', 'weights'
-    kept = {k: Path(str(v)).name if k in paths else v for k, v in p.items()} # no folder of the one who trained it
-    card = dict(name=name, size=[p['height'], p['width']], tau=calibration['tau'], bits=calibration['bits'])
-    return card | mean_scores_in(run) | dict(parameters=kept, versions=record.get('versions', {})) | known
+    kept = {k: Path(str(v)).name if k in paths else v for k, v in p.items()} # nobody's folders
+    card = dict(name=name, size=[p['height'], p['width']])
+    card |= {k: calibration[k] for k in ('tau', 'bits')} | mean_scores_in(run)
+    return card | dict(parameters=kept, versions=record.get('versions', {})) | known
 
+# %% ../nbs/27_models.ipynb #3dee17f1
 def compressed(
     file: Path, # .nc
     target: Path, # .nc
@@ -149,6 +161,15 @@ def compressed(
     small = dict.fromkeys(numbers, dict(compression='gzip', compression_opts=9))
     write_arrays(found, target, encoding=small)
 
+# %% ../nbs/27_models.ipynb #e7cc29f2
+def require_room(zoo):
+    "Raise `ParameterError` where the models have grown too large."
+    size = sum(f.stat().st_size for f in zoo.rglob('*') if f.is_file())
+    if size > MOST:
+        raise ParameterError(f'{zoo}: {size / 1e6:.1f} MB are more than the {MOST / 1e6:.0f} MB that '
+                             'models may take; leave one out.')
+
+# %% ../nbs/27_models.ipynb #31e3c9c5
 def save_to_zoo(
     run, # folder of a run
     name: str, # of the model
@@ -171,13 +192,6 @@ def save_to_zoo(
     write_json(card, folder/'card.json')
     require_room(zoo)
     return folder
-
-def require_room(zoo):
-    "Raise `ParameterError` where the models have grown too large."
-    size = sum(f.stat().st_size for f in zoo.rglob('*') if f.is_file())
-    if size > MOST:
-        raise ParameterError(f'{zoo}: {size / 1e6:.1f} MB are more than the {MOST / 1e6:.0f} MB that '
-                             'models may take; leave one out.')
 
 # %% ../nbs/27_models.ipynb #369b1f78
 def require_same_units(
@@ -224,6 +238,7 @@ def load_plugin(
         said = ' '.join(f'{type(e).__name__}: {e}'.split())
         raise ParameterError(f'{path}: does not run ({said}); mend it.') from e
 
+# %% ../nbs/27_models.ipynb #fb053564
 def plugin_of(
     run: Path, # folder of a run
     record: dict, # its run.json
@@ -233,6 +248,7 @@ def plugin_of(
     near = run/record.get('places', {}).get('plugin', '')
     return str(near) if path and not Path(path).exists() and near.is_file() else path
 
+# %% ../nbs/27_models.ipynb #c849ec5c
 def require_plugin(
     run, # folder of a run
     recorded: str, # plugin that its run.json names; '': none
@@ -259,6 +275,7 @@ def zoo_model(
     if is_frozen(model): tensors = tensors | read_weights(folder.parent/'backbone.safetensors')
     return load_tensors(model, tensors, file).eval()
 
+# %% ../nbs/27_models.ipynb #4c220fde
 def described(
     model, # in eval mode
     name: str, # for people
@@ -271,6 +288,7 @@ def described(
     model.size = tuple(size or getattr(model.host, 'size', (240, 320)))
     return model
 
+# %% ../nbs/27_models.ipynb #cc52ff52
 def run_model(
     run: Path, # folder of a run
     file: Path | None = None, # one of its checkpoints; None: phase 2
@@ -291,22 +309,31 @@ def run_model(
         tau = float(read_json(calibrated)['network']['tau']) if calibrated.is_file() else 1.
     return described(found, run.name, run, size, tau)
 
+# %% ../nbs/27_models.ipynb #abec24e0
+def file_model(
+    path: Path, # checkpoint, of a run or by itself
+    plugin, # Python file that registers its host, where somebody's own is needed
+): # in eval mode
+    "A model of a file."
+    from saliency_nb import fitting # noqa: F401 - as above
+    from saliency_nb.bases import load_checkpoint
+    if (path.parent.parent/'run.json').is_file(): return run_model(path.parent.parent, path, plugin)
+    load_plugin(plugin)
+    return described(load_checkpoint(path), path.name)
+
+# %% ../nbs/27_models.ipynb #0c8250cc
 def load_model(
     name, # of the zoo, else a run folder or a checkpoint
     zoo = None, # folder of models; None: that of the package
     plugin = '', # Python file that registers its host, where somebody's own is needed
 ): # SaliencyModel in eval mode, with `name`, `size`, `tau` and `folder`
-    "A trained model; raises `ParameterError` where there is none of this name, `CheckpointError` where it is damaged."
+    "A trained model; raises `ParameterError` for an unknown name, `CheckpointError` where it is damaged."
     place, path = Path(zoo or ZOO)/str(name), Path(name)
     if str(name) == place.name and (place/'card.json').is_file():
         card = card_of(place)
         return described(zoo_model(place), place.name, place, card['size'], card['tau'])
     if path.is_dir(): return run_model(path, plugin=plugin)
-    if path.is_file():
-        from saliency_nb import fitting # noqa: F401 - as above
-        from saliency_nb.bases import load_checkpoint
-        if (path.parent.parent/'run.json').is_file(): return run_model(path.parent.parent, path, plugin)
-        load_plugin(plugin)
-        return described(load_checkpoint(path), path.name)
+    if path.is_file(): return file_model(path, plugin)
     known = ', '.join(models(zoo)) or 'none'
-    raise ParameterError(f"model '{name}': no model of the package ({known}), no run folder and no checkpoint; give one of these.")
+    raise ParameterError(f"model '{name}': no model of the package ({known}), no run folder and no "
+                         'checkpoint; give one of these.')
