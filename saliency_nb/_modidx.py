@@ -1247,6 +1247,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'saliency_nb.networks.show_noise': ('networks.html#show_noise', 'saliency_nb/networks.py'),
                                       'saliency_nb.networks.trainer_options': ('networks.html#trainer_options', 'saliency_nb/networks.py')},
             'saliency_nb.outlines': { 'saliency_nb.outlines.check_polygon': ('outlines.html#check_polygon', 'saliency_nb/outlines.py'),
+                                      'saliency_nb.outlines.checked_runs': ('outlines.html#checked_runs', 'saliency_nb/outlines.py'),
                                       'saliency_nb.outlines.drawn_parts': ('outlines.html#drawn_parts', 'saliency_nb/outlines.py'),
                                       'saliency_nb.outlines.is_box': ('outlines.html#is_box', 'saliency_nb/outlines.py'),
                                       'saliency_nb.outlines.is_number': ('outlines.html#is_number', 'saliency_nb/outlines.py'),
