@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNWRITTEN', 'TABLES', 'HABITS', 'VOCABULARY_FILES', 'CATEGORIES', 'canonical', 'table', 'table_files', 'lemma',
-           'synonyms', 'object_name', 'attribute_name', 'coco_name', 'coco_index', 'Vocabulary', 'make_vocabulary',
-           'write_vocabulary', 'read_vocabulary', 'category_table', 'find_category', 'category', 'uncategorised']
+           'synonyms', 'object_name', 'attribute_name', 'coco_name', 'coco_index', 'Vocabulary', 'frequent_names',
+           'make_vocabulary', 'write_vocabulary', 'require_flags', 'read_vocabulary', 'category_table', 'find_category',
+           'category', 'uncategorised']
 
 # %% ../nbs/26_vocabulary.ipynb #5f017bc4
 import unicodedata
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 import pandas as pd
+from fastcore.basics import patch
 from lemminflect import getLemma
 from . import core
 from .core import DataError, ParameterError, read_json, write_json
@@ -29,6 +31,7 @@ def canonical(
     text = ''.join(' ' if unicodedata.category(c) in UNWRITTEN else c for c in text)
     return '_'.join(text.replace('-', ' ').replace('_', ' ').split())
 
+# %% ../nbs/26_vocabulary.ipynb #315b9622
 TABLES = Path(core.__file__).with_name('tables') # lemmas, synonyms, categories and coco
 
 @lru_cache
@@ -38,6 +41,7 @@ def table(
     "A table of the package: lemmas, synonyms, categories or coco."
     return pd.read_csv(TABLES/f'{name}.csv', comment='#', dtype=str, keep_default_na=False)
 
+# %% ../nbs/26_vocabulary.ipynb #560baec0
 def table_files() -> list: # of paths
     "The tables that regions are named by."
     return sorted(TABLES.glob('*.csv'))
@@ -47,18 +51,17 @@ def table_files() -> list: # of paths
 def lemma(
     word: str, # lower case
 ) -> str: # its singular as a noun
-    "Singular of a noun: the package's table, then lemminflect's dictionary, then without the ending of a regular plural."
+    "Singular of a noun: our table, lemminflect's dictionary, or without the ending of a regular plural."
     override = dict(table('lemmas').values)
     if word in override: return override[word]
     known = getLemma(word, upos='NOUN', lemmatize_oov=False)
     if known: return known[0]
     if word.endswith('ies') and len(word) > 4: return word[:-3] + 'y'
     if word.endswith(('ches', 'shes', 'xes', 'sses')): return word[:-2]
-    return word[:-1] if len(word) > 2 and word.endswith('s') and not word.endswith(('ss', 'us', 'is')) else word
+    plural = word.endswith('s') and not word.endswith(('ss', 'us', 'is'))
+    return word[:-1] if plural and len(word) > 2 else word
 
 # %% ../nbs/26_vocabulary.ipynb #a5c921b7
-HABITS = {'a', 'an', 'the', 'is', 'are', 'of'}
-
 @lru_cache
 def synonyms(
     kind: str, # 'object' or 'attribute'
@@ -66,6 +69,9 @@ def synonyms(
     "The package's synonyms of one kind."
     t = table('synonyms')
     return dict(t[t.kind == kind][['synonym', 'name']].values)
+
+# %% ../nbs/26_vocabulary.ipynb #40e4af45
+HABITS = {'a', 'an', 'the', 'is', 'are', 'of'}
 
 @lru_cache(maxsize=None)
 def object_name(
@@ -75,9 +81,11 @@ def object_name(
     words, same = canonical(name).split('_'), synonyms('object')
     while len(words) > 1 and words[0] in HABITS: words = words[1:]
     while len(words) > 1 and words[-1] in HABITS: words = words[:-1]
-    whole = dict(table('lemmas').values).get('_'.join(words)) or '_'.join([*words[:-1], lemma(words[-1])])
-    return same.get('_'.join(words), same.get(whole, whole))
+    spelled = '_'.join(words)
+    whole = dict(table('lemmas').values).get(spelled) or '_'.join([*words[:-1], lemma(words[-1])])
+    return same.get(spelled, same.get(whole, whole))
 
+# %% ../nbs/26_vocabulary.ipynb #5be75491
 @lru_cache(maxsize=None)
 def attribute_name(
     name, # as annotated
@@ -94,6 +102,7 @@ def coco_name(
     kept = [w for w in words.split('-') if w not in ('merged', 'other', 'stuff')]
     return object_name(' '.join(kept) or name)
 
+# %% ../nbs/26_vocabulary.ipynb #15e74e16
 @lru_cache
 def coco_index() -> dict: # consolidated name -> COCO's number
     "COCO's 133 panoptic categories, among them the 80 of its instances."
@@ -126,24 +135,41 @@ class Vocabulary:
         "Semantic of an attribute."
         return n if (n := attribute_name(name)) in self.kept_attributes else None
 
-    def _repr_markdown_(self): return f'**Vocabulary**: {len(self.kept_objects)} objects of {len(self.objects)} names, {len(self.kept_attributes)} attributes of {len(self.attributes)} names'
+# %% ../nbs/26_vocabulary.ipynb #2e5c10c2
+@patch
+def _repr_markdown_(self: Vocabulary):
+    objects = f'{len(self.kept_objects)} objects of {len(self.objects)} names'
+    attributes = f'{len(self.kept_attributes)} attributes of {len(self.attributes)} names'
+    return f'**Vocabulary**: {objects}, {attributes}'
 
+# %% ../nbs/26_vocabulary.ipynb #ca1cb85b
+def frequent_names(
+    counts: dict, # annotated name -> how often
+    rule, # object_name or attribute_name
+    floor: int, # times a name must occur
+) -> dict: # annotated and consolidated name -> kept?
+    "Which names occur often enough, all their spellings together."
+    total = Counter()
+    for n, times in counts.items():
+        if rule(n): total[rule(n)] += times
+    written = {str(n): total[rule(n)] >= floor for n in counts if rule(n)}
+    return written | {n: times >= floor for n, times in total.items()}
+
+# %% ../nbs/26_vocabulary.ipynb #5667e5f4
 def make_vocabulary(
     objects: dict, # annotated name -> how often
     attributes: dict, # annotated name -> how often
     floor: int = 100, # times a name must occur, all its spellings together
 ) -> Vocabulary: # kept names
     "Names that occur often enough, and COCO's; raises `ParameterError` where the floor is below 1."
-    if floor < 1: raise ParameterError(f'floor is {floor}: give the number of times a name must occur, 1 or more.')
-    def kept(counts, rule):
-        total = Counter()
-        named = [n for n in counts if rule(n)]
-        for n in named: total[rule(n)] += counts[n]
-        return {str(n): total[rule(n)] >= floor for n in named} | {n: k >= floor for n, k in total.items()}
-    return Vocabulary(kept(objects, object_name), kept(attributes, attribute_name))
+    if floor < 1:
+        raise ParameterError(f'floor is {floor}: give the number of times a name must occur, 1 or more.')
+    kept = frequent_names(objects, object_name, floor)
+    return Vocabulary(kept, frequent_names(attributes, attribute_name, floor))
 
 # %% ../nbs/26_vocabulary.ipynb #d1d33833
-VOCABULARY_FILES = dict(coco='coco_idx.json', objects='filtered_vg_obj.json', attributes='filtered_vg_attr.json')
+VOCABULARY_FILES = dict(coco='coco_idx.json', objects='filtered_vg_obj.json',
+                        attributes='filtered_vg_attr.json')
 
 def write_vocabulary(
     vocabulary: Vocabulary, # to write
@@ -153,16 +179,29 @@ def write_vocabulary(
     for part, name in VOCABULARY_FILES.items(): write_json(getattr(vocabulary, part), Path(folder)/name)
     return Path(folder)
 
+# %% ../nbs/26_vocabulary.ipynb #f7226081
+def require_flags(
+    path: Path, # of one of the three files
+    names, # what it holds
+    numbers: bool = False, # COCO's: numbers instead of true and false
+):
+    "Raise `DataError` where a file is no table of names, or does not say of each whether it is kept."
+    if not isinstance(names, dict):
+        raise DataError(f'{path}: is no table of names; give a JSON object with a value for each name.')
+    if numbers: return
+    for n, kept in names.items():
+        if isinstance(kept, bool): continue
+        raise DataError(f"{path}: '{n}' is {kept!r}; each name must be true (kept) or false.")
+
+# %% ../nbs/26_vocabulary.ipynb #8fbb5a25
 def read_vocabulary(
     folder, # with the three files
 ) -> Vocabulary: # as read
     "Read the authors' three files; raises `DataError` where one is missing or is no such table."
-    parts = {part: read_json(Path(folder)/name, 'a vocabulary') for part, name in VOCABULARY_FILES.items()}
+    paths = {part: Path(folder)/name for part, name in VOCABULARY_FILES.items()}
+    parts = {part: read_json(path, 'a vocabulary') for part, path in paths.items()}
     if isinstance(parts['coco'], list): parts['coco'] = {n: i for i, n in enumerate(parts['coco'])}
-    for part, name in VOCABULARY_FILES.items():
-        if not isinstance(parts[part], dict): raise DataError(f'{Path(folder)/name}: is no table of names; give a JSON object with a value for each name.')
-        wrong = next((n for n, k in parts[part].items() if part != 'coco' and not isinstance(k, bool)), None)
-        if wrong is not None: raise DataError(f"{Path(folder)/name}: '{wrong}' is {parts[part][wrong]!r}; each name must be true (kept) or false.")
+    for part, path in paths.items(): require_flags(path, parts[part], numbers=part == 'coco')
     return Vocabulary(**parts)
 
 # %% ../nbs/26_vocabulary.ipynb #d5025d2d
@@ -176,14 +215,17 @@ def category_table(
     t = table('categories')
     return dict(t[t.kind == kind][['name', 'category']].values)
 
+# %% ../nbs/26_vocabulary.ipynb #bf5f1d33
 def find_category(
     name: str, # of a semantic
     attribute: bool = False, # the name of an attribute rather than of an object
 ) -> str | None: # None: not in the table
     "Category of a semantic: as what it is said to be, else as the other kind."
-    as_object, as_attribute = category_table('object').get(object_name(name)), category_table('attribute').get(attribute_name(name))
+    as_object = category_table('object').get(object_name(name))
+    as_attribute = category_table('attribute').get(attribute_name(name))
     return (as_attribute or as_object) if attribute else (as_object or as_attribute)
 
+# %% ../nbs/26_vocabulary.ipynb #9d5b1a98
 def category(
     name: str, # of a semantic
     attribute: bool = False, # the name of an attribute rather than of an object
@@ -191,6 +233,7 @@ def category(
     "Category of a semantic; 'other' for a name that is not in the table."
     return find_category(name, attribute) or 'other'
 
+# %% ../nbs/26_vocabulary.ipynb #4671e9fd
 def uncategorised(
     names, # of semantics
 ) -> list: # those that are not in the table
