@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from .bases import FactorizedSaliency, basis_saliency
 from .regions import Regions
 from .contributions import name_shares
-from .figures import as_rgb
+from .image_figures import as_rgb
 
 # %% ../nbs/58_explorer.ipynb #ef918548
 def shares_of(
