@@ -171,8 +171,8 @@ def map_panels(
 def bar_values(effect, bars, label):
     "The strongest effects on a region, everything else in one bar, the remainder and the sum."
     named = effect.drop('remainder')
-    chosen = list(named.index[:bars])
-    chosen += [s for s in named.index[-bars:] if s not in chosen]
+    strongest = set(named.abs().nlargest(2 * bars).index)
+    chosen = [s for s in named.index if s in strongest]
     values = {label(s): effect[s] for s in chosen}
     others = len(named) - len(chosen)
     if others: values[f'other {others} names'] = named.drop(chosen).sum()

@@ -6,7 +6,8 @@ import numpy as np, pandas as pd, pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 from saliency_nb import cli
-from saliency_nb.checks import KINDS, check_data
+from saliency_nb.checks import check_data
+from saliency_nb.contents import KINDS
 from saliency_nb.core import read_json, write_json
 from saliency_nb.world import make_world
 from test_fixations import picture
@@ -160,7 +161,7 @@ def test_interrupt_stops_at_once(tmp_path):
     for split in ('train', 'val'): # many images, so that there is something to interrupt
         for p in files(root, f'images/{split}'):
             for k in range(100): os.symlink(p, root/f'images/{split}/copy{k}_{p.name}')
-    script = "import sys; from saliency_nb import cli, checks; old = checks.parallel\ndef told(*a): print('started', flush=True); return old(*a)\nchecks.parallel = told; sys.exit(cli.main(sys.argv[1:]))"
+    script = "import sys; from saliency_nb import cli, contents; old = contents.parallel\ndef told(*a): print('started', flush=True); return old(*a)\ncontents.parallel = told; sys.exit(cli.main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, '-c', script, 'check-data', str(root), '--out', str(tmp_path/'out')], env=os.environ | dict(PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while 'started' not in (line := process.stdout.readline()): assert line, process.stderr.read() # '': the command has ended
     time.sleep(.3); start = time.time(); process.send_signal(signal.SIGINT)
