@@ -13,7 +13,7 @@ from .dissection import lifted
 from .contributions import name_shares
 
 # %% ../nbs/36_explain.ipynb #b1cab441
-DETECTED, NAMED = 'annotated in this image', 'named by alignment, not detected'
+DETECTED, NAMED = 'annotated in this image', 'named by alignment, not annotated'
 
 def label_maps(
     maps: np.ndarray, # (R, h, w), nats; those of names first

@@ -117,7 +117,7 @@ def star_undetected(
     maps: xr.DataArray, # from `explain`
     semantic: str, # name
 ) -> str: # name
-    "A name, with an asterisk where its thing was not detected in the image."
+    "A name, with an asterisk where its thing is not annotated in the image."
     if semantic == 'remainder': return semantic
     status = str(maps.status.sel(semantic=semantic).values)
     return f'{semantic}*' if status == NAMED else semantic
@@ -193,7 +193,7 @@ def bar_chart(ax, effect, bars, label):
     ax.axvline(0, color='black', lw=.8)
     ax.spines[['top', 'left']].set_visible(False)
     ax.set_title('region minus rest of the image', fontsize=8)
-    ax.set_xlabel('nats\n* named by alignment, not detected in this image', fontsize=8)
+    ax.set_xlabel('nats\n* named by alignment, not annotated in this image', fontsize=8)
 
 # %% ../nbs/46_image_figures.ipynb #46000052
 def explain_axes(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import cv2, matplotlib as mpl, numpy as np, pandas as pd, torch, xarray as xr
 from matplotlib.figure import Figure
+from scipy.special import softmax
 from tqdm import tqdm
 from .core import DataError, ParameterError, read_arrays, read_json, whole_file, writable_folder
 from .models import load_model
@@ -166,6 +167,7 @@ class Explained:
     table: pd.DataFrame # index: name; effect, on_here, off_here: nats; the sum is the difference of the log density
     model: str # name of the model
     certain: bool # whether names have passed the gate of the units analysis
+    expected: np.ndarray # (h, w) sum 1, the calibrated density on that grid
     place: str = 'The region' # what was asked about
 
     def sentences(self) -> list: return sentences(self)
@@ -201,16 +203,15 @@ def explained(
     table = table.sort_values('effect', ascending=False)
     place = PLACES[at is not None, box is not None]
     certain = names_certain(model.folder)
-    return Explained(rgb, density, region[part], maps, table, model.name, certain, place)
+    expected = softmax(np.where(inside, parts.sum(0) + position, -np.inf)[part])
+    return Explained(rgb, density, region[part], maps, table, model.name, certain, expected, place)
 
 # %% ../nbs/57_photographs.ipynb #79c2624f
 def shares_there(
     e: Explained, # of a picture
-) -> tuple: # of the region: share of the picture, share of the predicted density
-    "How large a region is, and how much of the prediction it holds."
-    shape = e.density.shape[::-1]
-    there = cv2.resize(e.region.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0
-    return there.mean(), e.density[there].sum()
+) -> tuple: # of the region: share of the picture, share of the expected fixations
+    "How large a region is, and how much of the calibrated density it holds."
+    return e.region.mean(), e.expected[e.region].sum()
 
 # %% ../nbs/57_photographs.ipynb #42f0274b
 def how_dense(
