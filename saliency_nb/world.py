@@ -343,14 +343,15 @@ def write_scenes(
     "Draw, observe and write every scene."
     tables = weight_tables(world['weights'], world['groups'], world['windows'])
     habits = sorted(world['windows']), world['n_observers'], world['center_bias'], world['lapses']
-    trained = round(world['n_images'] * (1 - world['val_share']))
+    n = world['n_images']
+    splits = np.where(np.arange(n) < round(n * (1 - world['val_share'])), 'train', 'val')
     def one(i):
         name = f'scene_{i:05d}'
         scene = sample_scene(world['seed'], i, world['size'])
         fixations = observe(scene, rng(world['seed'], 'look', i).integers(2**31), tables, *habits)
-        write_scene(folder, 'train' if i < trained else 'val', name, scene, fixations)
+        write_scene(folder, splits[i], name, scene, fixations)
         return name, scene
-    with ThreadPoolExecutor() as pool: return dict(pool.map(one, range(world['n_images'])))
+    with ThreadPoolExecutor() as pool: return dict(pool.map(one, range(n)))
 
 # %% ../nbs/12_world.ipynb #068adc80
 def write_world(
