@@ -311,7 +311,7 @@ NAMES = ['semantic', 'image', 'category', 'model', 'name', 'observer', 'group', 
 
 def read_table(
     path, # .csv written by this package
-) -> 'pd.DataFrame': # names as text; NaN where a number is missing
+): # pandas' DataFrame: names as text; NaN where a number is missing
     "Read a table back; raises `DataError` where it is missing or broken."
     import pandas as pd
     words = dict.fromkeys(NAMES, str)
@@ -406,7 +406,7 @@ def derived_seed(
 def rng(
     seed: int, # the run's seed
     *names, # what the stream is for
-) -> 'np.random.Generator': # numpy's generator
+): # numpy's Generator
     "Random numbers for one purpose."
     import numpy as np
     return np.random.default_rng(derived_seed(seed, *names))

@@ -1,7 +1,6 @@
 "Dissection as it happens to people: several processes, killed and resumed; on random inputs against plain loops; and the level and power of its test."
 import json, os, runpy, signal, subprocess, sys, time
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np, pytest, torch, xarray as xr
 from scipy import ndimage
 import dissection_job
@@ -9,10 +8,9 @@ from dissection_job import Noise, model_of_noise
 from given import Given, batch_of, no_pictures
 from nightly import NIGHTLY, noted
 from saliency_nb.chance import PARTNERS, Layouts, RegionMasks, paired_test, partners, q_values, strata
-from saliency_nb.core import DataError, rng
+from saliency_nb.core import rng
 from saliency_nb import dissection, thresholds as reference
 from saliency_nb.dissection import Alignment, Contrast, Probe, alignments, contrasts, over_regions
-from saliency_nb.regions import Regions
 from saliency_nb.thresholds import adaptive_thresholds, reference_pass, sample_thresholds, two_tails
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,7 +5,7 @@ from given import Given, batch_of, no_pictures
 from nightly import NIGHTLY, noted
 from saliency_nb.adjustment import RESPONDS, Adjustment, adjusted, group_sums, object_design, responding, solved
 from saliency_nb.chance import FEWEST, PARTNERS
-from saliency_nb.contributions import contrast_effect, contributions, effect_interval, local_effect
+from saliency_nb.contributions import contrast_effect, effect_interval, local_effect
 from saliency_nb.core import rng
 from saliency_nb.dissection import MEANINGS, Alignment, Contrast, Probe, alignments, contrasts
 from saliency_nb.regions import BoxRegions, Regions

@@ -5,8 +5,8 @@ import h5py, numpy as np, pytest
 from PIL import Image
 from scipy.io import savemat
 from saliency_nb.core import DataError, ParameterError, Problems, rng
-from saliency_nb.fixation_readers import LAYOUTS, read_fixations, read_pysaliency, read_pysaliency_files
-from saliency_nb.fixation_layouts import read_cat2000, read_mit1003, read_scanpaths
+from saliency_nb.fixation_readers import LAYOUTS, read_fixations, read_pysaliency
+from saliency_nb.fixation_layouts import read_scanpaths
 from saliency_nb.fixation_exports import read_csv
 from saliency_nb.fixations import check_images
 

@@ -1,5 +1,5 @@
 "Backbones of timm: any network, its own normalisation, weights of an installed package, and what is said where they do not fit."
-import numpy as np, pytest, torch
+import pytest, torch
 from importlib.util import find_spec
 from saliency_nb.core import CheckpointError, ParameterError
 from saliency_nb.pictures import MEAN, STD

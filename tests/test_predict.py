@@ -12,7 +12,7 @@ from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.fixations import SaliencyDataset
 from saliency_nb.models import load_model, models, save_to_zoo
 from saliency_nb.photographs import GATE, POSITION, explained, names_certain, page
-from saliency_nb.predict import Known, predict, predict_files, read_map, score, summary, write_map
+from saliency_nb.predict import Known, predict, predict_files, score, summary, write_map
 from saliency_nb.inputs import exchanged
 from saliency_nb.training import METRICS, evaluate
 from saliency_nb.world import make_world

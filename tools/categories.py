@@ -7,7 +7,7 @@ on purpose. Run it after changing a list: python tools/categories.py [../shared/
 import json, sys
 from pathlib import Path
 import pandas as pd
-from saliency_nb.vocabulary import attribute_name, canonical, coco_name, object_name, table
+from saliency_nb.vocabulary import attribute_name, coco_name, object_name
 
 DATA = Path(sys.argv[1] if len(sys.argv) > 1 else '../shared/data')
 TABLES = Path(__file__).parent.parent/'saliency_nb/tables'

@@ -2,7 +2,6 @@
 
 usage: python tools/readme.py"""
 import posixpath, re
-from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
 from traitlets.config import Config
