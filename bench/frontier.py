@@ -6,16 +6,19 @@ python bench/frontier.py ../shared/data/osie runs/frontier [SEEDS [NAME ...]]   
 
 Each training's numbers are kept in the folder, and it is not run again; all of them together are written to bench/frontier.json.
 """
-import json, pickle, sys, time
+import copy, json, pickle, sys, time
 from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from torch import nn
+from torch.utils.data import Dataset
 from saliency_nb.adjustment import FOLDS, fold_errors, student_interval
-from saliency_nb.bases import build_model
+from saliency_nb.bases import build_model, initialise
 from saliency_nb.core import derived_seed
 from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining, Rotated, SparseActivations,
                                       SparseAutoencoder, explained, sampled_places, with_dictionary)
 from saliency_nb.fixations import SaliencyDataset, density, fixation_map, grid_sigma
+from saliency_nb.hosts import Readout, register_host
 from saliency_nb.metrics import cc, information_gain, nss
 from saliency_nb.overlap import Overlaps, active_share, best_unit, effective_dimensions, seen_in
 from saliency_nb.inputs import open_data
@@ -66,7 +69,57 @@ class Study:
         self.cpu_seconds = time.process_time() - start
         return model
 
-# ---- what is compared: name -> function of (study, seed, folder) -> (trained model or None, dictionary)
+# ---- the published arrangement: a deep head, and bases on its last features
+
+class Headed(nn.Module):
+    "A trained head on the frozen features."
+    activation, active = 'sigmoid', 0 # of its bases
+
+    def __init__(self, width=192, drop=.2, **backbone):
+        super().__init__()
+        self.frozen, self.dim = Readout(**backbone), width
+        def mixed(dilation):
+            across = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, groups=width)
+            return [across, nn.Conv2d(width, width, 1), nn.ReLU()]
+        layers = [nn.Conv2d(self.frozen.dim, width, 1), nn.ReLU(), nn.Dropout2d(drop)]
+        self.head = nn.Sequential(*layers, *mixed(1), *mixed(2), *mixed(4), nn.Dropout2d(drop))
+
+    def forward(self, images): return self.head(self.frozen(images))
+
+register_host('headed', Headed)
+
+class HeadFeatures(Dataset):
+    "Items of `FrozenFeatures` with a trained head's features."
+    def __init__(self, head, items): self.head, self.items = head.eval(), items
+    def __len__(self): return len(self.items)
+    def __getitem__(self, i):
+        item = dict(self.items[i])
+        item.pop('mirrored', None)
+        with torch.no_grad(): features = self.head(item['features'].float()[None])[0]
+        return item | dict(features=features)
+
+def bases_last(n, epochs=8, epochs2=2):
+    def make(study, seed, out):
+        images = {name: items.dataset for name, items in study.features.items()}
+        some = torch.stack([images['train'][i]['image'] for i in range(60)])
+        torch.manual_seed(derived_seed(seed, 'bases'))
+        model = build_model('headed', n, **BACKBONE)
+        model.host.frozen.standardise(some)
+        model.host.frozen.keep(study.folder/'features')
+        initialise(model, some[:20])
+        kept, seconds = model.host.frozen.kept, 0
+        for phase, (count, rate, every) in enumerate([(epochs, 2e-3, 3), (epochs2, 1e-3, 2)]):
+            if phase: model = model.to_phase2()
+            model.host.frozen.kept = kept
+            model = study.trained(model, count, out/f'phase{phase + 1}', seed, images, lr=rate, lr_every=every)
+            seconds += study.cpu_seconds
+        study.cpu_seconds, own = seconds, copy.copy(study)
+        own.features = {name: HeadFeatures(model.host.head, items) for name, items in study.features.items()}
+        own.places = sampled_places(own.features['train'])
+        return model, Learned(model).fit(own.places), own
+    return make
+
+# ---- what is compared: name -> function of (study, seed, folder) -> (trained model or None, dictionary, what it was shown)
 
 DICTIONARIES = {
     'autoencoder 512/16': lambda study, seed: SparseAutoencoder(512, 16, steps=1200, batch=1024),
@@ -79,36 +132,36 @@ DICTIONARIES = {
     'parts 64': lambda study, seed: Parts(64),
 }
 
-def end_to_end(n, activation, epochs=4, **options):
+def end_to_end(n, activation, epochs=6, **options):
     def make(study, seed, out):
         model = study.model(n, seed, activation=activation, **options)
         torch.nn.init.normal_(model.bases.weight, std=model.host.dim**-.5)
         torch.nn.init.constant_(model.bases.bias, -2. if activation == 'sigmoid' else 0.)
         model = study.trained(model, epochs, out, seed, task=ReadoutTraining)
-        return model, Learned(model).fit(study.places)
+        return model, Learned(model).fit(study.places), study
     return make
 
-def frozen(name, epochs=4):
+def frozen(name, epochs=6):
     def make(study, seed, out):
         dictionary, features = study.fitted(name, seed), study.features
         model = study.model(len(dictionary.weight), seed, activation=dictionary.activation, active=dictionary.active)
         with_dictionary(model, dictionary)
         if dictionary.activation == 'topk':
             features = {s: SparseActivations(model, study.features[s]) for s in ('train', 'select')}
-        return study.trained(model, epochs, out, seed, features, task=ReadoutTraining), dictionary
+        return study.trained(model, epochs, out, seed, features, task=ReadoutTraining), dictionary, study
     return make
 
-def tuned(name, epochs=4, **training):
+def tuned(name, epochs=6, **training):
     def make(study, seed, out):
         dictionary = study.fitted(name, seed)
         model = study.model(len(dictionary.weight), seed, activation='topk', active=dictionary.active)
         with_dictionary(model, dictionary, fixed=False)
         model = study.trained(model, epochs, out, seed, task=partial(ReadoutTraining, dictionary=dictionary), **training)
-        return model, Learned(model).fit(study.places)
+        return model, Learned(model).fit(study.places), study
     return make
 
 def looked_at_only(name):
-    def make(study, seed, out): return None, DICTIONARIES[name](study, seed).fit(study.places[::10], seed)
+    def make(study, seed, out): return None, DICTIONARIES[name](study, seed).fit(study.places[::10], seed), study
     return make
 
 ARRANGEMENTS = {
@@ -125,6 +178,7 @@ ARRANGEMENTS = {
     'sparse autoencoder 1024/16, tuned': tuned('autoencoder 1024/16'),
     'sparse autoencoder 1024/32, tuned': tuned('autoencoder 1024/32'),
     'parts (NMF) 64': looked_at_only('parts 64'),
+    'bases last, 128': bases_last(128),
 }
 
 # ---- what is measured
@@ -156,7 +210,8 @@ def measured(model, dictionary, study, out):
     if model is None: return row
     scores = evaluate(model, study.features['val'], elsewhere=study.elsewhere)
     scores[list(SCORES)].to_csv(out/'scores.csv')
-    return row | scores[list(SCORES)].mean().to_dict() | dict(prior=float(model.prior.detach()))
+    prior = dict(prior=float(model.prior.detach())) if hasattr(model, 'prior') else {}
+    return row | scores[list(SCORES)].mean().to_dict() | prior
 
 SCORES = 'cc', 'nss', 'information_gain'
 
@@ -167,7 +222,7 @@ def row_of(name, study, seed):
     out.mkdir(parents=True, exist_ok=True)
     made = ARRANGEMENTS[name](study, seed, out)
     took = dict(cpu_seconds=study.cpu_seconds) if made[0] else {} # of the training, without the dictionary
-    row = {k: round(float(v), 4) for k, v in (measured(*made, study, out) | took).items()}
+    row = {k: round(float(v), 4) for k, v in (measured(*made, out) | took).items()}
     (out/'row.json').write_text(json.dumps(row))
     print(name, seed, row, flush=True)
     return row

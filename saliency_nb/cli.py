@@ -80,7 +80,7 @@ def notebook_options(
 ): # nothing
     "Options for all parameters of the model analysis, and for sets of them."
     parameter_options(parser)
-    text = ('settings: light (the default), 256 bases on a frozen EfficientNet-lite0, 180 x 240 px, 4 epochs; '
+    text = ('settings: light (the default), 256 bases on a frozen EfficientNet-lite0, 180 x 240 px, 6 epochs; '
             'photos, 512 bases, 240 x 320 px; published, ResNet-50, 512 bases, 480 x 640 px, 10 epochs in '
             'each of two phases, for a GPU; tiny, to see that it works. Other options still count')
     parser.add_argument('--preset', choices=['light', 'photos', 'published', 'tiny'], help=text)

@@ -255,7 +255,7 @@ COLUMNS = dict(
     contrast='C(c), nats', low='', high='', q_value='',
     elsewhere='C_pos, contrast of the same regions on images that lack c, nats',
     local='C_loc = C - C_pos, nats', local_low='', local_high='', local_q='',
-    prior="contrast of the model's own position prior, nats, beside C; zero without one",
+    prior="part of C that the model's own position prior gives, nats; zero without one",
     position='contrast that the mean map of where people look gives, nats',
     adjusted='what the name adds by itself, nats', adjusted_low='', adjusted_high='', adjusted_q='',
     separating='effective number of images that tell it from other names',

@@ -493,7 +493,7 @@ def fit_readout(
     train_set: Dataset, # items of a SaliencyDataset
     select_set: Dataset, # images that choose the best epoch
     out, # folder for checkpoints and metrics.csv, and, while it trains, for features
-    epochs: int = 4, # passes over the images
+    epochs: int = 6, # passes over the images
     tune: bool = True, # TopK bases: train the autoencoder's on with the readout; False: only the readout
     seed: int = 0, # of everything random
     data: str = '', # fingerprint of the data

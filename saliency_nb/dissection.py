@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PER_IMAGE', 'OF_PAIRS', 'OF_FOLDS', 'OF_NAMES', 'OF_BASES', 'TAILS', 'MEANINGS', 'over_regions', 'Probe', 'Placed',
-           'lifted', 'Batch', 'sums_device', 'batch_of', 'Alignment', 'Contrast', 'one_pass', 'meanings', 'mean_over',
-           'alignments', 'contrasts', 'of_model', 'of_probe', 'labelled', 'open_probe', 'require_thresholds', 'dissect',
-           'write_dissection', 'read_dissection']
+           'lifted', 'Batch', 'sums_device', 'batch_of', 'Alignment', 'Contrast', 'with_position', 'one_pass',
+           'meanings', 'mean_over', 'alignments', 'contrasts', 'of_model', 'of_probe', 'labelled', 'open_probe',
+           'require_thresholds', 'dissect', 'write_dissection', 'read_dissection']
 
 # %% ../nbs/33_dissection.ipynb #0b62f94f
 import json
@@ -151,7 +151,7 @@ class Batch:
         logits: torch.Tensor, # (B, N, h, w)
         lift, # activations -> parts of the log density, as `lifted`
         activate = torch.sigmoid, # logits -> activations
-        prior = None, # (h, w), the model's own position prior, in nats
+        prior: torch.Tensor | float = 0., # (h, w) or a number, the model's own position prior, in nats
     ):
         columns = list(zip(*items))
         self.position, self.ids = columns[:2]
@@ -167,6 +167,10 @@ class Batch:
     @cached_property
     def parts(self): return self.lift(self.activations) # (B, N, h, w), in nats
 
+    @cached_property
+    def place(self): # (B, 1, h, w), in nats: the part of position, in every image
+        return torch.as_tensor(self.prior).to(self.logits).expand_as(self.logits[:, :1])
+
 # %% ../nbs/33_dissection.ipynb #87f6d91b
 def sums_device(model) -> torch.device: # of sums in float64
     "The model's device, or the CPU where that knows no float64."
@@ -181,7 +185,7 @@ def batch_of(
 ) -> Batch: # after the forward pass
     "Show images to a model."
     logits = basis_logits(model, [item[2] for item in items]).to(sums_device(model))
-    prior = None
+    prior = 0.
     if hasattr(model, 'position_prior'): prior = tau * model.position_prior(logits.shape[2:]).detach()
     return Batch(items, logits, partial(lifted, model, tau=tau), model.activate, prior)
 
@@ -251,8 +255,8 @@ class Contrast(Accumulator):
         device = 'cpu', # where the sums are
     ):
         self.position, self.stamp = position, fingerprint(np.asarray(position).tolist())
-        shapes = dict.fromkeys(('inside', 'outside', 'contrast', 'elsewhere'), (semantics, n))
-        shapes |= dict.fromkeys(('hosted', 'prior'), (semantics,))
+        shapes = dict.fromkeys(('inside', 'outside'), (semantics, n)) | dict(hosted=(semantics,))
+        shapes |= dict.fromkeys(('contrast', 'elsewhere'), (semantics, n + 1)) # last: of position
         per_fold = ['contrast', 'count', 'sides', 'elsewhere', 'hosts', 'visits']
         if position is not None: per_fold.append('position')
         shapes |= {f'fold_{k}': (semantics * PARTS,) for k in per_fold}
@@ -265,12 +269,17 @@ class Contrast(Accumulator):
         self.add_own(batch)
         self.add_guests(batch)
 
+# %% ../nbs/33_dissection.ipynb #fc345b28
+def with_position(regions: Placed, batch: Batch) -> torch.Tensor: # (M, N + 1), nats
+    "Contrasts of the parts of the log density: of each basis, and last of the model's own position prior."
+    return torch.cat([regions.contrast(batch.parts), regions.contrast(batch.place)], 1)
+
 # %% ../nbs/33_dissection.ipynb #aaf05a0c
 @patch
 def add_guests(self: Contrast, batch):
     "Regions of semantics that an image lacks."
     guests = batch.guests
-    contrast = guests.contrast(batch.parts) * guests.shares
+    contrast = with_position(guests, batch) * guests.shares
     whole, visits = contrast.sum(1), (guests.shares * (guests.rest > 0))[:, 0]
     self.put(guests.names, elsewhere=contrast, hosted=visits)
     self.put(guests.by_source, fold_elsewhere=whole)
@@ -282,15 +291,13 @@ def add_own(self: Contrast, batch):
     "Regions of the images themselves."
     own = batch.own
     inside, outside = own.sides(batch.activations)
-    contrast, here = own.contrast(batch.parts), (own.rest[:, 0] > 0).double()
+    contrast, here = with_position(own, batch), (own.rest[:, 0] > 0).double()
     whole = contrast.sum(1)
     self.put(own.names, inside=inside, outside=outside, contrast=contrast)
     self.put(own.by_host, fold_contrast=whole, fold_count=torch.ones_like(here), fold_sides=here)
-    def alone(position): # (M,), of a map that is the same for every image
-        maps = torch.as_tensor(position).to(batch.logits).expand(len(batch.ids), 1, -1, -1)
-        return own.contrast(maps)[:, 0]
-    if self.position is not None: self.put(own.by_host, fold_position=alone(self.position))
-    if batch.prior is not None: self.put(own.names, prior=alone(batch.prior))
+    if self.position is not None:
+        usual = torch.as_tensor(self.position).to(batch.logits).expand(len(batch.ids), 1, -1, -1)
+        self.put(own.by_host, fold_position=own.contrast(usual)[:, 0])
     if 'image_contrast' not in self.sums: return
     at = torch.tensor(batch.position).to(own.names)[own.owner] * len(self.sums['hosted'])
     self.put(at + own.names, image_contrast=whole, image_there=here)
@@ -326,7 +333,7 @@ OF_PAIRS = dict( # meanings of what belongs to a semantic and a basis
     contrast='mean of tau l_n inside - mean outside, mean over images, nats',
     elsewhere='the same of the same regions on images that lack the semantic, nats')
 OF_FOLDS = dict( # of what belongs to a semantic and a fold
-    fold_contrast="sum over the fold's images of the contrast over all bases, nats",
+    fold_contrast="sum over the fold's images of the contrast of bases and position, nats",
     fold_elsewhere='the same of their regions on images that lack the semantic, nats',
     fold_hosts='the same, summed by the fold of the images that lack it',
     fold_visits='how many regions these are, each by its share in a mean',
@@ -336,7 +343,7 @@ OF_FOLDS = dict( # of what belongs to a semantic and a fold
 
 # %% ../nbs/33_dissection.ipynb #c977f8f5
 OF_NAMES = dict( # of what belongs to a semantic
-    prior="contrast of the model's own position prior, nats; zero without one",
+    prior="part of C that the model's own position prior gives, nats; zero without one",
     spread='distance of its middles from their mean, root mean square, in sides of the image',
     area='mean share of the grid',
     count='images that contain the semantic',
@@ -367,7 +374,7 @@ def meanings(
 MEANINGS = meanings('semantic basis', **OF_PAIRS) | meanings('semantic fold', **OF_FOLDS)
 MEANINGS |= meanings('semantic', **OF_NAMES) | meanings('basis', **OF_BASES)
 MEANINGS |= meanings('semantic fold basis', fold_iou="sum over the fold's images")
-MEANINGS |= meanings('image semantic', image_contrast='contrast over all bases, nats')
+MEANINGS |= meanings('image semantic', image_contrast='contrast of bases and position, nats')
 MEANINGS |= meanings('image', trained='the model was trained on this image')
 
 # %% ../nbs/33_dissection.ipynb #4c17ec65
@@ -407,7 +414,8 @@ def contrasts(
     found['fold_elsewhere'] = np.where(hosted[:, None] > 0, found['fold_elsewhere'], np.nan)
     counts = dict(inside=count, outside=sides, contrast=sides, elsewhere=hosted)
     found |= {k: mean_over(s[k], n) for k, n in counts.items()} | dict(count=count)
-    found['prior'] = mean_over(s['prior'][:, None], sides)[:, 0]
+    found['prior'] = found['contrast'][:, -1]
+    for k in ('contrast', 'elsewhere'): found[k] = found[k][:, :-1]
     if 'image_contrast' in s:
         each = np.where(s['image_there'] > 0, s['image_contrast'], np.nan)
         found['image_contrast'] = each.reshape(-1, len(sides))

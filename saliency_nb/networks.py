@@ -115,7 +115,7 @@ def preset(
     size = dict(height=180, width=240) if light else dict(height=240, width=320)
     if getattr(HOSTS.get(host), 'bases_on', '') == 'backbone':
         frozen = dict(backbone='timm:tf_efficientnet_lite0', weights='lite0', features=0)
-        return frozen | size | dict(n_bases=256 if light else 512, epochs=4, lr=.02, batch=10)
+        return frozen | size | dict(n_bases=256 if light else 512, epochs=6, lr=.02, batch=10)
     narrow = dict(backbone='squeezenet1_0', features=64 if light else 128, n_bases=64 if light else 128)
     return narrow | size | dict(epochs=10, epochs2=4, lr=5e-4, lr2=5e-4, lr_every=7, batch=10)
 
