@@ -7,7 +7,7 @@ __all__ = ['DEPTH', 'FOLDS', 'RIDGE', 'Equations', 'RESPONDS', 'OFTEN', 'DEAD', 
            'masked_objects', 'named_objects', 'core_cells', 'object_design', 'centred', 'means', 'Adjustment',
            'separating', 'aliases', 'require_comparison', 'normal_equations', 'left_out', 'jackknife', 'fold_errors',
            'freedom', 'student_interval', 'identified', 'coefficients', 'responses', 'effect_intervals', 'effect_table',
-           'solved', 'adjusted', 'group_sums', 'adjusted_contrasts', 'basis_maps', 'responding']
+           'solved', 'adjusted', 'group_sums', 'adjusted_contrasts', 'responding']
 
 # %% ../nbs/34_adjustment.ipynb #cef9b5c2
 import hashlib
@@ -18,12 +18,11 @@ from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import t as student
 from .core import ParameterError, fingerprint, rng
-from .pictures import read_image
 from .bases import FactorizedSaliency
-from .thresholds import Accumulator, References, basis_logits
+from .thresholds import Accumulator, References
 from .regions import BoxRegions, Regions, box_coverage, covered
 from .chance import FEWEST, PARTS, fold_of, q_values
-from .dissection import Batch, lifted, one_pass, open_probe
+from .dissection import Batch, one_pass, open_probe
 
 # %% ../nbs/34_adjustment.ipynb #797158fd
 def boxed_objects(regions, image, grid) -> tuple: # names (R, C) bool, masks (R, h, w) bool
@@ -459,17 +458,6 @@ def adjusted_contrasts(
     total = Adjustment(regions, n, seen.usual())
     one_pass(model, probe, [total], tau, batch)
     return solved(total)
-
-# %% ../nbs/34_adjustment.ipynb #30ff575c
-def basis_maps(
-    model: FactorizedSaliency, # in phase 1 or 2
-    regions: Regions, # of the probe images
-    size: tuple[int, int] = (240, 320), # (H, W) of the images given to the model
-): # yields image id, (N, h, w)
-    "l_n, each basis's part of the logit, image by image."
-    for image in regions.ids:
-        logits = basis_logits(model, [read_image(regions.image_path(image), size)])
-        yield image, lifted(model, model.activate(logits))[0].double().cpu().numpy()
 
 # %% ../nbs/34_adjustment.ipynb #d4e2cb60
 def responding(

@@ -15,8 +15,7 @@ from .fixations import FixationSet
 from .regions import Regions
 from .region_readers import graph_options, read_regions, region_layouts
 from .chance import FEWEST
-from .contributions import both_ends
-from .figures import PLAIN
+from .figures import PLAIN, both_ends
 from .people import count_objects, effect_intervals, fit_counts, lost_bits, people_maps, seen_by_all
 from .predict import best_split
 

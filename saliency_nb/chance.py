@@ -70,7 +70,7 @@ def look_at(
         middle = regions @ places.T / regions.sum(1, keepdims=True) / masks.grid
         rows.append((np.full(len(names), i), names, coarse(regions, masks.grid), regions.mean(1), middle))
     kinds = 'image', 'name', 'cells', 'share', 'middle'
-    return dict(zip(kinds, map(np.concatenate, zip(*rows)))), seen.hexdigest()[:16]
+    return dict(zip(kinds, map(np.concatenate, zip(*rows)))), seen.hexdigest()
 
 # %% ../nbs/32_chance.ipynb #6e4b4dc6
 def usual_cover(

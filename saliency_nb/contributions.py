@@ -6,15 +6,12 @@
 __all__ = ['CHOSEN', 'COLUMNS', 'semantic_shares', 'beyond_chance', 'name_shares', 'routes', 'mean_effect', 'effect_interval',
            'resampled', 'fold_draws', 'replicated_contributions', 'contribution_interval', 'permuted_orders',
            'naming_p_values', 'of_folds', 'contrast_effect', 'local_effect', 'columns', 'alone_columns',
-           'effect_columns', 'published_columns', 'contributions', 'both_ends', 'require_fit', 'read_authors']
+           'effect_columns', 'published_columns', 'contributions']
 
 # %% ../nbs/35_contributions.ipynb #b42dedee
 import numpy as np, pandas as pd, torch, xarray as xr
-from .core import DataError, rng
-from .bases import basis_weights, load_checkpoint
-from .vocabulary import category
-from .chance import FEWEST, q_values
-from .dissection import read_dissection
+from .core import rng
+from .chance import q_values
 from .adjustment import SOLVED, fold_errors, freedom, student_interval
 
 # %% ../nbs/35_contributions.ipynb #d379dfbe
@@ -221,8 +218,7 @@ def effect_columns(alignment, adjustment) -> list: # tables, index: semantic
     if 'fold_contrast' in alignment: found.append(columns(contrast_effect(alignment), 'contrast'))
     if 'fold_elsewhere' in alignment: found.append(columns(local_effect(alignment), 'local', 'local_'))
     if 'fold_position' in alignment:
-        position = contrast_effect(alignment, 'fold_position')
-        found.append(position.effect.where(position['count'] > 0).to_series().to_frame('position'))
+        found.append(columns(contrast_effect(alignment, 'fold_position'), 'position')[['position']])
     return found if adjustment is None else [*found, alone_columns(adjustment)]
 
 # %% ../nbs/35_contributions.ipynb #dff4cc1d
@@ -282,41 +278,3 @@ def contributions(
     table = table.reset_index().rename(columns=dict(q='q_value', count='n_images'))
     table = table.reindex(columns=list(COLUMNS))
     return table.sort_values(['contrast', 'contribution'], ascending=False, ignore_index=True)
-
-# %% ../nbs/35_contributions.ipynb #35be0002
-def both_ends(
-    table: pd.DataFrame, # one row per name
-    by: str = 'contrast', # the column that orders them
-    most: int = 30, # names
-) -> pd.DataFrame: # some of its rows, the highest first
-    "Names that enough images have and separate, half from each end; all where no name is so well known."
-    known = table[table[by].notna()]
-    counts = known.reindex(columns=['n_images', 'separating'])
-    sure = known[~(counts < FEWEST).any(axis=1)]
-    ordered = (sure if len(sure) else known).sort_values(by, ascending=False)
-    if len(ordered) <= most: return ordered
-    return pd.concat([ordered.head(most - most // 2), ordered.tail(most // 2)])
-
-# %% ../nbs/35_contributions.ipynb #b38377c7
-def require_fit(
-    found: xr.Dataset, # a dissection
-    bases: int, # of the model
-    result, checkpoint, # files they come from
-):
-    "Raise `DataError` where a dissection is that of another model."
-    if found.sizes['basis'] == bases: return
-    raise DataError(f"{result}: {found.sizes['basis']} bases, but {checkpoint} has {bases}; "
-                    'give the checkpoint of the model that was dissected.')
-
-# %% ../nbs/35_contributions.ipynb #92a4eb7d
-def read_authors(
-    result, # proto_dessection_result_*.json: a list with {semantic: IoU} per basis
-    checkpoint, # ours or theirs, of the same model
-) -> xr.Dataset: # iou, weight; as from `dissect`, without what the file does not have
-    "The authors' dissection result as an alignment; raises `DataError` where it belongs to another model."
-    found, w = read_dissection(result), basis_weights(load_checkpoint(checkpoint)).numpy()
-    require_fit(found, len(w), result, checkpoint)
-    kinds = [category(s) for s in found.semantic.values]
-    found = found.assign(weight=('basis', w)).assign_coords(category=('semantic', kinds))
-    note = 'no intervals and no contrast: the file holds neither counts nor activations'
-    return found.assign_attrs(note=note)

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['PER_IMAGE', 'OF_PAIRS', 'OF_FOLDS', 'OF_NAMES', 'OF_BASES', 'TAILS', 'MEANINGS', 'over_regions', 'Probe', 'Placed',
            'lifted', 'Batch', 'sums_device', 'batch_of', 'Alignment', 'Contrast', 'with_position', 'one_pass',
-           'meanings', 'mean_over', 'alignments', 'contrasts', 'of_model', 'of_probe', 'labelled', 'open_probe',
-           'require_thresholds', 'dissect', 'write_dissection', 'read_dissection']
+           'meanings', 'mean_over', 'alignments', 'contrasts', 'of_model', 'labelled', 'open_probe', 'require_bases',
+           'dissect']
 
 # %% ../nbs/33_dissection.ipynb #0b62f94f
 import json
 from functools import cached_property, partial
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import numpy as np, pandas as pd, torch, xarray as xr
+import numpy as np, torch, xarray as xr
 from fastcore.basics import patch
 from torch.nn.utils.rnn import pad_sequence
 from .core import DataError, ParameterError, fingerprint, fingerprint_files
-from .core import read_json, versions, write_json
+from .core import versions
 from .pictures import read_image
 from .bases import FactorizedSaliency, basis_saliency, basis_weights
 from .hosts import model_fingerprint
@@ -375,7 +375,6 @@ MEANINGS = meanings('semantic basis', **OF_PAIRS) | meanings('semantic fold', **
 MEANINGS |= meanings('semantic', **OF_NAMES) | meanings('basis', **OF_BASES)
 MEANINGS |= meanings('semantic fold basis', fold_iou="sum over the fold's images")
 MEANINGS |= meanings('image semantic', image_contrast='contrast of bases and position, nats')
-MEANINGS |= meanings('image', trained='the model was trained on this image')
 
 # %% ../nbs/33_dissection.ipynb #4c17ec65
 def mean_over(
@@ -432,31 +431,23 @@ def of_model(
     quantile = float(thresholds.attrs.get('quantile', np.nan))
     return values, dict(phase=model.phase, quantile=quantile, versions=json.dumps(versions()))
 
-# %% ../nbs/33_dissection.ipynb #c8548a9e
-def of_probe(
-    probe: Probe, # that was dissected
-    trained: tuple = (), # ids of images the model was trained on
-) -> dict: # name -> values
-    "What is known about the semantics, and about the images."
-    values = dict(strata=probe.strata, area=probe.layouts.area, spread=probe.layouts.spread)
-    seen = np.isin([*map(str, probe.ids)], [*map(str, trained)])
-    return values | dict(trained=seen.astype(np.int8)) if seen.any() else values
-
 # %% ../nbs/33_dissection.ipynb #472a903d
 def labelled(
     values: dict, # name -> values, of all semantics; see `MEANINGS`
     probe: Probe, # that was dissected
+    trained: tuple = (), # ids of images the model was trained on
     **about, # where they come from
 ) -> xr.Dataset: # of the semantics that occur
     "Results with names and meanings, and a short form for files of the largest ones."
-    semantics = probe.regions.semantics
+    semantics, layouts = probe.regions.semantics, probe.layouts
+    values = values | dict(strata=probe.strata, area=layouts.area, spread=layouts.spread)
     data = {k: (MEANINGS[k][0], v, MEANINGS[k][1]) for k, v in values.items()}
     coords = dict(semantic=semantics, category=('semantic', [probe.regions.category(s) for s in semantics]))
     coords |= dict(basis=np.arange(len(values['weight'])), fold=np.arange(PARTS))
     coords['image'] = [str(i) for i in probe.ids]
     about |= dict(grid=probe.masks.grid, size=probe.size, images=len(probe), data=probe.hash)
-    about |= dict(trained_on=int(np.sum(values.get('trained', 0))))
-    found = xr.Dataset(data, coords, about).isel(semantic=np.flatnonzero(probe.layouts.count))
+    about |= dict(trained_on=len({*coords['image']} & {*map(str, trained)}))
+    found = xr.Dataset(data, coords, about).isel(semantic=np.flatnonzero(layouts.count))
     largest = max(float(abs(found.fold_iou).max()), 1e-30)
     short = dict(dtype='int16', scale_factor=largest / 32767, _FillValue=-32768)
     found.fold_iou.encoding = short | dict(zlib=True, complevel=1, shuffle=True)
@@ -476,15 +467,15 @@ def open_probe(
                     'give regions that belong to the images, or lower min_images (--min-images).')
 
 # %% ../nbs/33_dissection.ipynb #2cd249b4
-def require_thresholds(
-    model: FactorizedSaliency, # that is dissected
-    thresholds: xr.DataArray, # that were given
+def require_bases(
+    model: FactorizedSaliency, # that is given
+    bases: int, # that something else is about
+    what: str, # that is
 ):
-    "Raise `ParameterError` where thresholds do not belong to a model."
-    n = model.bases.out_channels
-    if len(thresholds) == n and 'lower' in thresholds.coords: return
-    raise ParameterError(f'{len(thresholds)} thresholds for {n} bases, or none for the lower tail ("lower"): '
-                         'give those of this model, from `adaptive_thresholds`.')
+    "Raise `ParameterError` where a result is that of another model."
+    own = model.bases.out_channels
+    if bases == own: return
+    raise ParameterError(f'{what} of {bases} bases, for a model of {own}: give those of this model.')
 
 # %% ../nbs/33_dissection.ipynb #703d6af2
 def dissect(
@@ -500,35 +491,12 @@ def dissect(
     folder = None, # where sums are saved, as for `accumulate`
 ) -> xr.Dataset: # (basis, semantic), folds: see `MEANINGS`
     "Alignment O[n, c] and contrast d[n, c] of bases with semantics; raises `ParameterError`, `DataError`."
-    require_thresholds(model, thresholds)
+    require_bases(model, len(thresholds), 'thresholds')
     own, device = model_fingerprint(model), sums_device(model)
     probe, C = open_probe(model, regions, size), len(regions.semantics)
     total = Alignment(thresholds, C, device)
     contrast = Contrast(len(thresholds), C, len(probe), position, device)
     one_pass(model, probe, [total, contrast, *also], tau, batch, folder, own)
     known, about = of_model(model, thresholds)
-    values = alignments(total, probe.layouts.count) | contrasts(contrast) | known | of_probe(probe, trained)
-    return labelled(values, probe, model=own, tau=float(tau), **about)
-
-# %% ../nbs/33_dissection.ipynb #a8bc91c0
-def write_dissection(
-    alignment: xr.Dataset, # from `dissect`
-    path, # JSON file to write, proto_dessection_result_<model>.json
-) -> Path: # the file
-    "Alignments in the authors' format."
-    rows = [row.to_series().dropna().sort_values(ascending=False, kind='stable') for row in alignment.iou]
-    return write_json([row.to_dict() for row in rows], path)
-
-# %% ../nbs/33_dissection.ipynb #afbe2d84
-def read_dissection(
-    path, # proto_dessection_result_<model>.json
-) -> xr.Dataset: # (basis, semantic) iou, NaN where the file has none
-    "Alignments from the authors' file; raises `DataError` where it is in another format."
-    found = read_json(path, "the authors' result of a dissection")
-    try: table = pd.DataFrame([dict(row) for row in found], dtype=float).sort_index(axis=1)
-    except (TypeError, ValueError): table = pd.DataFrame()
-    if table.empty:
-        raise DataError(f'{path}: is no list with a dictionary {{semantic: IoU}} per basis; '
-                        'give proto_dessection_result_<model>.json.')
-    coords = dict(basis=np.arange(len(table)), semantic=list(table))
-    return xr.Dataset(dict(iou=(('basis', 'semantic'), table.to_numpy())), coords, dict(source=str(path)))
+    values = alignments(total, probe.layouts.count) | contrasts(contrast) | known
+    return labelled(values, probe, trained, model=own, tau=float(tau), **about)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PLAIN', 'CATEGORY_COLORS', 'PANELS', 'PEOPLE', 'MODEL', 'CONTROL_STYLES', 'CLAIMS', 'SPOTS', 'TRUTH_LABELS',
            'MODEL_STYLES', 'save_figure', 'mark_zero', 'dots', 'category_legend', 'is_known', 'panel_label',
-           'effect_panel', 'contribution_figure', 'authors_figure', 'effect_pairs', 'plot_differences', 'people_figure',
-           'largest_claims', 'label_claims', 'plot_claims', 'control_figure', 'room_at', 'name_points', 'truth_panel',
-           'truth_figure', 'training_figure', 'threshold_figure', 'category_figure', 'comparison_figure']
+           'effect_panel', 'both_ends', 'contribution_figure', 'authors_figure', 'effect_pairs', 'plot_differences',
+           'people_figure', 'largest_claims', 'label_claims', 'plot_claims', 'control_figure', 'room_at', 'name_points',
+           'truth_panel', 'truth_figure', 'training_figure', 'threshold_figure', 'category_figure', 'comparison_figure']
 
 # %% ../nbs/45_figures.ipynb #49415378
 from pathlib import Path
@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.stats import spearmanr
 from .core import read_table, whole_file
-from .contributions import both_ends, contributions, read_authors
+from .chance import FEWEST
+from .contributions import contributions
+from .published import read_authors
 
 # %% ../nbs/45_figures.ipynb #97182aa9
 PLAIN = {'text.parse_math': False} # names are text: a dollar in one begins no formula
@@ -108,6 +110,20 @@ def effect_panel(ax, t, column, unit):
     dots(ax, t[column].mask(nameless), t.category, low, high, filled)
     ax.plot(np.zeros(nameless.sum()), np.flatnonzero(nameless), 'x', color='#7F7F7F', ms=5)
     ax.set(xlabel=panel_label(column, unit, known, nameless.any()), title=panel['title'])
+
+# %% ../nbs/45_figures.ipynb #35be0002
+def both_ends(
+    table: pd.DataFrame, # one row per name
+    by: str = 'contrast', # the column that orders them
+    most: int = 30, # names
+) -> pd.DataFrame: # some of its rows, the highest first
+    "Names that enough images have and separate, half from each end; all where no name is so well known."
+    known = table[table[by].notna()]
+    counts = known.reindex(columns=['n_images', 'separating'])
+    sure = known[~(counts < FEWEST).any(axis=1)]
+    ordered = (sure if len(sure) else known).sort_values(by, ascending=False)
+    if len(ordered) <= most: return ordered
+    return pd.concat([ordered.head(most - most // 2), ordered.tail(most // 2)])
 
 # %% ../nbs/45_figures.ipynb #2e27d55c
 @plt.rc_context(PLAIN)

@@ -3,7 +3,8 @@ import json
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from saliency_nb.bases import build_model, export_authors, save_checkpoint
 from saliency_nb.chance import FEWEST, q_values
-from saliency_nb.contributions import contrast_effect, contributions, effect_interval, fold_draws, mean_effect, naming_p_values, permuted_orders, read_authors, replicated_contributions, routes, semantic_shares
+from saliency_nb.contributions import contrast_effect, contributions, effect_interval, fold_draws, mean_effect, naming_p_values, permuted_orders, replicated_contributions, routes, semantic_shares
+from saliency_nb.published import read_authors
 from saliency_nb.explain import explain
 from saliency_nb.uncertainty import agreement, contrast_differences, contrast_effects, covered_by, generated_population, sampled
 from saliency_nb.core import DataError, ParameterError, rng

@@ -15,7 +15,7 @@ from saliency_nb.bases import build_model, load_checkpoint, read_recipe, save_ch
 from saliency_nb.cli import main
 from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterError, SaliencyError, read_arrays,
                               whole_file, write_arrays, write_json)
-from saliency_nb.dissection import read_dissection
+from saliency_nb.published import read_dissection
 from saliency_nb.download import unpack
 from saliency_nb.figures import truth_figure
 from saliency_nb.pictures import load_map, load_rgb

@@ -1,13 +1,14 @@
 "Interventions and adjusted effects on cases whose answer is known."
 import cv2, numpy as np, pandas as pd, pytest, torch
 from saliency_nb import adjustment
-from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, basis_maps, jackknife, named_objects, normal_equations, object_design, solved
+from saliency_nb.adjustment import Adjustment, adjusted, adjusted_contrasts, jackknife, named_objects, normal_equations, object_design, solved
 from saliency_nb.bases import build_model
 from saliency_nb.uncertainty import adjusted_differences, contrast_differences, generated_population, sampled
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
 from saliency_nb.interventions import bases_of, covered_up, edits, intervene, matched_bases, moved_mask, names_gone, photograph_effects, predicted_changes, switch_effects, visible
+from saliency_nb.interventions import basis_maps
 from saliency_nb.regions import BoxRegions, Regions
 from saliency_nb.scene_graphs import gqa_regions
 from saliency_nb.thresholds import adaptive_thresholds
