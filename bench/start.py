@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = 5
 QUICK = ['--help', '--version', 'predcit', 'download --list', 'models', 'run --help'] # one is misspelt
 
-def cpu_seconds(arguments, checkout):
+def cpu_seconds(arguments, checkout, check=False):
     "User and system time of one process and its children."
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     env = os.environ | dict(PYTHONPATH=str(checkout))
     command = [sys.executable, '-m', 'saliency_nb.cli', *arguments]
-    subprocess.run(command, env=env, cwd=checkout, capture_output=True)
+    subprocess.run(command, env=env, cwd=checkout, capture_output=True, check=check)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

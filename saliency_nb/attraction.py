@@ -14,7 +14,7 @@ from .core import DataError, Problems, whole_file, writable_folder, write_arrays
 from .fixations import FixationSet
 from .regions import Regions
 from .region_readers import graph_options, read_regions, region_layouts
-from .chance import FEWEST
+from .chance import FEWEST, q_values
 from .figures import PLAIN, both_ends
 from .people import count_objects, effect_intervals, fit_counts, lost_bits, people_maps, seen_by_all
 from .predict import best_split
@@ -67,6 +67,7 @@ def attraction(
     counts = count_objects(people_maps(fixations, grid), regions, crossed=seen_by_all(fixations))
     fit = fit_counts(counts)
     table = effect_intervals(fit).join(lost_bits(counts))
+    table['q_value'] = q_values(table.p_value.values)
     about = dict(fixations='fixations', separating='separating', n_images='count')
     for column, name in about.items(): table[column] = fit[name].values
     table['resampled'] = 'images and observers' if counts.crossed else 'images'
@@ -84,12 +85,12 @@ def attraction_figure(
     ax = fig.subplots()
     y = np.arange(len(t))
     ax.hlines(y, t.low, t.high, color='#0072B2', lw=1.6)
-    sure = (t.low > 0) | (t.high < 0)
+    sure = t.q_value < .05
     for rows, face in ((sure, '#0072B2'), (~sure, 'white')):
         ax.plot(t.effect[rows], y[rows], 'o', color='#0072B2', mfc=face)
     ax.axvline(0, color='black', lw=.8)
     ax.set_yticks(y, [f'{s} ({n})' for s, n in zip(t.index, t.n_images)])
-    ax.set_xlabel('effect on the log density of fixations, nats\n(95% intervals; open: includes zero)')
+    ax.set_xlabel('effect on the log density of fixations, nats\n(95% intervals; filled: q < 0.05)')
     ax.set_ylabel('name (images)')
     ax.grid(axis='x', alpha=.3)
     ax.spines[['top', 'right']].set_visible(False)
@@ -104,11 +105,11 @@ def in_words(
     "The answer."
     t = both_ends(table, 'effect', most)
     over = ' and '.join(table.resampled.unique())
-    sure = int(((t.low > 0) | (t.high < 0)).sum())
+    sure = int((t.q_value < .05).sum())
     shown = t[['effect', 'low', 'high', 'separating', 'n_images']].round(2).to_string()
     return (f'effects of names on people, nats, with 95% intervals over {over}; {n_images} images\n'
             f'{len(t)} of {len(table)} names shown: those that {FEWEST} images or more separate from the others; '
-            f'{sure} of the {len(t)} intervals exclude zero\n{shown}')
+            f'{sure} of these {len(t)} with q < .05 over all names\n{shown}')
 
 # %% ../nbs/57_attraction.ipynb #ebd38d71
 def people_files(

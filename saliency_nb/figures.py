@@ -327,13 +327,13 @@ def truth_figure(
 def training_figure(
     files: list, # metrics.csv of phase 1 and 2
 ) -> Figure: # two panels
-    "Training loss and validation CC over the epochs of both phases; epoch 0 is the start."
+    "Training loss (of the model's kind) and validation CC over the epochs of both phases; epoch 0: the start."
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), layout='constrained')
     for phase, (f, color, marker) in enumerate(zip(files, ('#0072B2', '#D55E00'), 'os'), 1):
         rows = read_table(f)
         left.plot(rows.epoch, rows.loss, marker=marker, color=color, label=f'phase {phase}')
         right.plot(rows.epoch, rows.val_cc, marker=marker, color=color)
-    left.set(xlabel='epoch', ylabel='training loss\n10 KLD - 2 CC - NSS')
+    left.set(xlabel='epoch', ylabel='training loss')
     right.set(xlabel='epoch', ylabel='CC on the images that\nchoose the epoch')
     left.legend(frameon=False)
     for ax in (left, right):
@@ -366,6 +366,7 @@ def threshold_figure(
 @plt.rc_context(PLAIN)
 def category_figure(
     table: pd.DataFrame, # from `contributions`
+    sums: pd.DataFrame | None = None, # from `category_contributions`; None: no intervals
 ) -> Figure: # one panel
     "Sum of the published contributions of each category, raising and lowering parts apart, in one unit."
     given = table.contribution
@@ -375,12 +376,12 @@ def category_figure(
     fig, ax = plt.subplots(figsize=(6, 2.8), layout='constrained')
     colors = [CATEGORY_COLORS[c] for c in parts.index]
     for column in parts: ax.bar(parts.index, parts[column], color=colors, edgecolor='black', lw=.4)
-    ax.plot(parts.index, parts.sum(axis=1), 'D', color='white', mec='black', ms=5, label='sum')
+    if sums is not None: ax.vlines(parts.index, *sums.loc[parts.index, ['low', 'high']].values.T, color='black')
+    ax.plot(parts.index, parts.sum(axis=1), 'D', color='white', mec='black', ms=5, label='sum, 95% interval')
     ax.legend(frameon=False)
     ax.axhline(0, color='black', lw=.8)
     ax.tick_params(axis='x', rotation=30)
-    ax.set_title('raising and lowering parts of each category')
-    ax.set_ylabel('contribution I:\nshare of the readout')
+    ax.set(title='raising and lowering parts of each category', ylabel='contribution I:\nshare of the readout')
     ax.spines[['top', 'right']].set_visible(False)
     return fig
 

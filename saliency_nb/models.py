@@ -218,7 +218,7 @@ def add_probe_to_zoo(
     found = read_arrays(run/'alignment.nc')
     require_same_units(zoo/name, found, run)
     folder = writable_folder(zoo/name/probe)
-    kept = ['iou', 'chance_iou', 'q_value', 'contrast']
+    kept = ['iou', 'chance_iou', 'q_value', 'contrast', 'prior']
     small = found[kept].astype('float32')
     packing = {k: dict(compression='gzip', compression_opts=9) for k in kept}
     write_arrays(small, folder/'alignment.nc', encoding=packing)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['KERNEL', 'KERNELS', 'WIDGET', 'OF_THE_SYSTEM', 'HERE_ONLY', 'UNNAMED', 'own_kernel', 'literal_path', 'without_cells',
-           'connection', 'escaped_markdown', 'page_exporter', 'html_report', 'of_kernel', 'execute', 'run', 'opened',
-           'prepared', 'family_of', 'results_of', 'family_summary']
+           'connection', 'escaped_markdown', 'page_exporter', 'alternative_texts', 'html_report', 'of_kernel',
+           'execute', 'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
 
 # %% ../nbs/57_runs.ipynb #e8a24e43
-import os, shutil, sys
+import os, re, shutil, sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +83,19 @@ def page_exporter() -> HTMLExporter:
     exporter.register_filter('markdown2html', escaped_markdown)
     return exporter
 
+# %% ../nbs/57_runs.ipynb #f5497b0c
+def alternative_texts(
+    cells: list, # of an executed notebook
+) -> list: # a sentence for each cell, empty where no text follows
+    "What is said of each cell: the first sentence of the next text, as plain words."
+    found, said = [], ''
+    for cell in reversed(cells):
+        found.append(said)
+        first = cell.source.strip().splitlines()[:1] if cell.cell_type == 'markdown' else []
+        if first and not first[0].startswith('#'):
+            said = re.sub(r'\[([^]]*)\]\([^)]*\)|[*_`$\\]', r'\1', first[0]).split('. ')[0].rstrip('.') + '.'
+    return found[::-1]
+
 # %% ../nbs/57_runs.ipynb #0ef6f510
 WIDGET = 'application/vnd.jupyter.widget-view+json' # needs a kernel, so a page has no use for it
 
@@ -92,6 +105,7 @@ def html_report(
     "A notebook as one HTML page, its code left out and its summary first."
     nb, target = whole_notebook(notebook), Path(notebook).with_suffix('.html')
     cells = nb.cells
+    for cell, said in zip(cells, alternative_texts(cells)): cell.metadata.setdefault('alt', said)
     titles = [c.source if c.cell_type == 'markdown' else '' for c in cells]
     summary = [i for i, title in enumerate(titles) if title.startswith('## Summary')]
     if summary: nb.cells = cells[:1] + cells[summary[0]:] + cells[1:summary[0]]

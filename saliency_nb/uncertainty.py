@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['APART', 'MARGIN', 'SINGLE', 'generated_masks', 'generated_bases', 'generated_logits', 'dissected',
            'generated_population', 'fold_sums', 'sampled', 'sample_intervals', 'covered_by', 'coverage_summary',
-           'summed', 'shared_names', 'same_images', 'shared_effects', 'contrast_effects', 'family', 'from_seeds',
-           'family_means', 'single_means', 'listed', 'verdicts', 'effect_differences', 'contrast_differences',
-           'adjusted_differences', 'rank_correlations', 'check_names', 'rankings', 'permuted_rankings', 'agreement',
-           'sign_errors']
+           'category_contributions', 'summed', 'shared_names', 'same_images', 'shared_effects', 'contrast_effects',
+           'family', 'from_seeds', 'family_means', 'single_means', 'listed', 'verdicts', 'effect_differences',
+           'contrast_differences', 'adjusted_differences', 'rank_correlations', 'check_names', 'rankings',
+           'permuted_rankings', 'agreement', 'sign_errors']
 
 # %% ../nbs/40_uncertainty.ipynb #623dd52b
 from types import SimpleNamespace
@@ -151,6 +151,23 @@ def coverage_summary(
     per = study.astype(float).groupby(['population', 'semantic']).mean()
     above = (per.dropna(how='all') >= .85).mean()
     return pd.DataFrame(dict(mean=per.mean(), tenth=per.quantile(.1), above_85=above))
+
+# %% ../nbs/40_uncertainty.ipynb #aa6a1d0a
+def category_contributions(
+    alignment: xr.Dataset, # from `dissect`
+    top: int = 5, # semantics kept per basis
+    replicates: int = 1000, # bootstrap samples of the probe images
+    seed: int = 0, # of the bootstrap
+) -> pd.DataFrame: # index: category; contribution, low, high
+    "Sum of I(c) over the names of each category, with 95% intervals over images."
+    weights, count = alignment.weight.values, of_folds(alignment, 'fold_count')
+    kinds = pd.get_dummies(alignment.category.values).astype(float)
+    estimate = weights @ semantic_shares(alignment.iou.values, top) @ kinds.values
+    draws = fold_draws(count.shape[1], replicates, seed)
+    replicated = replicated_contributions(alignment, weights, draws, top)[0] @ kinds.values
+    rests_on = (kinds.values.T @ count > 0).sum(1)
+    low, high = contribution_interval(estimate, replicated, rests_on)
+    return pd.DataFrame(dict(contribution=estimate, low=low, high=high), kinds.columns)
 
 # %% ../nbs/40_uncertainty.ipynb #4a400006
 def summed(

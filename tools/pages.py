@@ -29,14 +29,25 @@ def reader_view(nb):
     nb.cells, nb.metadata.language_info = cells, dict(name='python', pygments_lexer='ipython3')
     return nb
 
+def describe(cell, said):
+    "Give the figures of a cell the sentence that follows as alternative text, unless they have one."
+    if cell.cell_type != 'code' or not said: return
+    image = cell.metadata.setdefault('mystnb', {}).setdefault('image', {})
+    image.setdefault('alt', said)
+
 def main():
     "Pages lie as their sources do, so that links from one to another hold."
+    from saliency_nb.runs import alternative_texts # the README needs no Jupyter to be written
     pages = ROOT/'docs'/'pages'
     shutil.rmtree(pages, ignore_errors=True)
     for path in [*(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs').glob('[a-z]*/*.ipynb'), ROOT/'data'/'README.md', ROOT/'LICENSE']:
         target = pages/path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == '.ipynb': nbformat.write(reader_view(nbformat.read(path, 4)), target)
-        else: shutil.copy(path, target)
+        if path.suffix != '.ipynb':
+            shutil.copy(path, target)
+            continue
+        nb = reader_view(nbformat.read(path, 4))
+        for cell, said in zip(nb.cells, alternative_texts(nb.cells)): describe(cell, said)
+        nbformat.write(nb, target)
 
 if __name__ == '__main__': main()
