@@ -9,9 +9,11 @@ Each training's numbers are kept in the folder, and it is not run again; all of 
 import copy, json, pickle, sys, time
 from functools import partial
 from pathlib import Path
+from unittest import mock
 import numpy as np, pandas as pd, torch
 from torch import nn
 from torch.utils.data import Dataset
+from saliency_nb import training
 from saliency_nb.adjustment import FOLDS, fold_errors, student_interval
 from saliency_nb.bases import build_model, initialise
 from saliency_nb.core import derived_seed
@@ -160,6 +162,12 @@ def tuned(name, epochs=6, **training):
         return model, Learned(model).fit(study.places), study
     return make
 
+def by_surprise_alone(make):
+    "The same without CC and NSS in the loss."
+    def made(study, seed, out):
+        with mock.patch.object(training, 'LOSS', (1., 0., 0.)): return make(study, seed, out)
+    return made
+
 def looked_at_only(name):
     def make(study, seed, out): return None, DICTIONARIES[name](study, seed).fit(study.places[::10], seed), study
     return make
@@ -168,6 +176,7 @@ ARRANGEMENTS = {
     'sparse autoencoder 512/16': frozen('autoencoder 512/16'),
     'sparse autoencoder 512/16, tuned': tuned('autoencoder 512/16'),
     'sparse autoencoder 512/16, tuned, reconstruction x 3': tuned('autoencoder 512/16', reconstruction=3.),
+    'sparse autoencoder 512/16, tuned by surprise alone': by_surprise_alone(tuned('autoencoder 512/16')),
     'sigmoid, end to end, 256': end_to_end(256, 'sigmoid'),
     'random directions 512/16': frozen('random 512/16'),
     'sparse autoencoder 512/16, rotated': frozen('rotated 512/16'),
