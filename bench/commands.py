@@ -1,4 +1,5 @@
-"""How long the commands of the README take on a data set of photographs: processor seconds and minutes, one run each.
+"""How long the commands of the README take on a data set of photographs: processor seconds and minutes of one
+run each.
 
 python bench/commands.py ../shared/data/osie [FOLDER]   writes bench/commands.json
 """
@@ -40,6 +41,7 @@ def main(data, folder='runs/commands'):
         print(f'{name:12} {found[name]}', flush=True)
     images = len(list((data/'stimuli').glob('*.jpg')))
     known = dict(command=f'python bench/commands.py {sys.argv[1]}', images=images, cores=os.cpu_count())
-    (ROOT/'bench/commands.json').write_text(json.dumps(known | dict(versions=versions(), took=found), indent=1) + '\n')
+    known |= dict(versions=versions(), took=found)
+    (ROOT/'bench/commands.json').write_text(json.dumps(known, indent=1) + '\n')
 
 if __name__ == '__main__': main(*sys.argv[1:])

@@ -1,10 +1,12 @@
-"""Information against meaning: every dictionary of EfficientNet-lite0's features on OSIE, by how well a readout of it predicts
-fixations (bits above the mean map) and by how selective its units are for names, on images they were not chosen on:
-the statistics of the chapter on units.
+"""Information against meaning: every dictionary of EfficientNet-lite0's features on OSIE, by how well a
+readout of it predicts fixations (bits above the mean map) and by how selective its units are for names, on
+images they were not chosen on: the statistics of the chapter on units.
 
-python bench/frontier.py ../shared/data/osie runs/frontier [SEEDS [NAME ...]]   SEEDS as 0,1,2; without names all of ARRANGEMENTS
+python bench/frontier.py ../shared/data/osie runs/frontier [SEEDS [NAME ...]]
+    SEEDS as 0,1,2; without names all of ARRANGEMENTS
 
-Each training's numbers are kept in the folder, and it is not run again; all of them together are written to bench/frontier.json.
+Each training's numbers are kept in the folder, and it is not run again; all of them together are written to
+bench/frontier.json.
 """
 import copy, json, pickle, sys, time
 from functools import partial
@@ -17,8 +19,9 @@ from saliency_nb import training
 from saliency_nb.adjustment import FOLDS, fold_errors, student_interval
 from saliency_nb.bases import build_model, initialise
 from saliency_nb.core import derived_seed
-from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining, Rotated, SparseActivations,
-                                      SparseAutoencoder, explained, sampled_places, with_dictionary)
+from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining,
+                                      Rotated, SparseActivations, SparseAutoencoder, explained,
+                                      sampled_places, with_dictionary)
 from saliency_nb.fixations import SaliencyDataset, density, fixation_map, grid_sigma
 from saliency_nb.hosts import Readout, register_host
 from saliency_nb.metrics import cc, information_gain, nss
@@ -42,8 +45,10 @@ class Study:
         self.host = build_model('readout', 1, **BACKBONE).host
         self.host.standardise(torch.stack([sets['train'][i]['image'] for i in range(60)]))
         self.host.keep(self.folder/'features')
-        self.features = {name: FrozenFeatures(self.host, items, name == 'train') for name, items in sets.items()}
-        self.elsewhere, self.places = other_images(self.features['train']), sampled_places(self.features['train'])
+        def seen(name): return FrozenFeatures(self.host, sets[name], mirrored=name == 'train')
+        self.features = {name: seen(name) for name in sets}
+        self.elsewhere = other_images(self.features['train'])
+        self.places = sampled_places(self.features['train'])
 
     def of(self, name): return self.folder/name.replace(' ', '_').replace('/', '_')
 
@@ -113,7 +118,8 @@ def bases_last(n, epochs=8, epochs2=2):
         for phase, (count, rate, every) in enumerate([(epochs, 2e-3, 3), (epochs2, 1e-3, 2)]):
             if phase: model = model.to_phase2()
             model.host.frozen.kept = kept
-            model = study.trained(model, count, out/f'phase{phase + 1}', seed, images, lr=rate, lr_every=every)
+            folder, rates = out/f'phase{phase + 1}', dict(lr=rate, lr_every=every)
+            model = study.trained(model, count, folder, seed, images, **rates)
             seconds += study.cpu_seconds
         study.cpu_seconds, own = seconds, copy.copy(study)
         own.features = {name: HeadFeatures(model.host.head, items) for name, items in study.features.items()}
@@ -121,7 +127,8 @@ def bases_last(n, epochs=8, epochs2=2):
         return model, Learned(model).fit(own.places), own
     return make
 
-# ---- what is compared: name -> function of (study, seed, folder) -> (trained model or None, dictionary, what it was shown)
+# ---- what is compared: name -> function of study, seed, folder, which gives a trained model (or None),
+# its dictionary, and the study with the features that this is a dictionary of
 
 DICTIONARIES = {
     'autoencoder 512/16': lambda study, seed: SparseAutoencoder(512, 16, steps=1200, batch=1024),
@@ -146,8 +153,8 @@ def end_to_end(n, activation, epochs=6, **options):
 def frozen(name, epochs=6):
     def make(study, seed, out):
         dictionary, features = study.fitted(name, seed), study.features
-        model = study.model(len(dictionary.weight), seed, activation=dictionary.activation, active=dictionary.active)
-        with_dictionary(model, dictionary)
+        kind = dict(activation=dictionary.activation, active=dictionary.active)
+        model = with_dictionary(study.model(len(dictionary.weight), seed, **kind), dictionary)
         if dictionary.activation == 'topk':
             features = {s: SparseActivations(model, study.features[s]) for s in ('train', 'select')}
         return study.trained(model, epochs, out, seed, features, task=ReadoutTraining), dictionary, study
@@ -158,7 +165,8 @@ def tuned(name, epochs=6, **training):
         dictionary = study.fitted(name, seed)
         model = study.model(len(dictionary.weight), seed, activation='topk', active=dictionary.active)
         with_dictionary(model, dictionary, fixed=False)
-        model = study.trained(model, epochs, out, seed, task=partial(ReadoutTraining, dictionary=dictionary), **training)
+        task = partial(ReadoutTraining, dictionary=dictionary)
+        model = study.trained(model, epochs, out, seed, task=task, **training)
         return model, Learned(model).fit(study.places), study
     return make
 
@@ -169,7 +177,8 @@ def by_surprise_alone(make):
     return made
 
 def looked_at_only(name):
-    def make(study, seed, out): return None, DICTIONARIES[name](study, seed).fit(study.places[::10], seed), study
+    def make(study, seed, out):
+        return None, DICTIONARIES[name](study, seed).fit(study.places[::10], seed), study
     return make
 
 ARRANGEMENTS = {
@@ -208,7 +217,7 @@ def meaning(dictionary, study):
     return dict(selectivity=level(everything), **means), without
 
 def measured(model, dictionary, study, out):
-    "One row of the frontier; scores of each image, and selectivity without each part of the images, go to tables."
+    "One row of the frontier; scores of each image, and selectivity without parts of the images, as files."
     row, without = meaning(dictionary, study)
     np.save(out/'selectivity_without.npy', without)
     held_out = sampled_places(study.features['val'], 50)
@@ -245,12 +254,17 @@ def people(study):
     for item in study.features['val']:
         f, frame = gaze[gaze.image == item['id']], images.loc[item['id'], ['height', 'width']]
         first = f.observer.rank(method='dense') % 2 == 0
-        half, other = (fixation_map(g.x.to_numpy(), g.y.to_numpy(), tuple(frame), SIZE) for g in (f[first], f[~first]))
+        half, other = counted(f[first], frame), counted(f[~first], frame)
         sigma = grid_sigma(study.found.val.sigma, tuple(frame), SIZE)
         told, truth = (torch.from_numpy(density(v, sigma))[None].double() for v in (half, other))
         found['half of the observers'].append(scored(.99 * told + .01 / told.numel(), other, truth, study))
-        found['mean map of the training images'].append(scored(study.elsewhere[1][None], item['fixations'], item['density'][None], study))
+        usual = scored(study.elsewhere[1][None], item['fixations'], item['density'][None], study)
+        found['mean map of the training images'].append(usual)
     return {k: dict(zip(SCORES, np.mean(v, 0).round(4).tolist())) for k, v in found.items()}
+
+def counted(gaze, frame):
+    "Fixations per cell."
+    return fixation_map(gaze.x.to_numpy(), gaze.y.to_numpy(), tuple(frame), SIZE)
 
 def scored(prediction, fixations, truth, study):
     fixations = torch.as_tensor(fixations)[None].float()
@@ -271,7 +285,8 @@ def differences_to(study, name, others):
         if mine is None or theirs is None or other == name: continue
         paired = mine - theirs
         spread = paired.std() / len(paired)**.5
-        found[other] = {k: [round(paired[k].mean(), 4), round(spread[k], 4)] for k in SCORES} | dict(seeds=min(seeds, n))
+        found[other] = {k: [round(paired[k].mean(), 4), round(spread[k], 4)] for k in SCORES}
+        found[other]['seeds'] = min(seeds, n)
     return found
 
 def over_seeds(study, name, other):
@@ -287,8 +302,8 @@ def over_seeds(study, name, other):
         middle = np.mean(paired)
         low, high, _ = student_interval(middle, error, len(paired) - 1)
         found[k] = [round(float(v), 4) for v in (middle, low, high)]
-    without = [np.load(files[s].parent/'selectivity_without.npy') - np.load(theirs[s].parent/'selectivity_without.npy')
-               for s in shared]
+    def left_out(file): return np.load(file.parent/'selectivity_without.npy')
+    without = [left_out(files[s]) - left_out(theirs[s]) for s in shared]
     influence = found['selectivity'][0] - np.mean(without, 0)
     found['selectivity_error_over_images'] = round(float(fold_errors(influence[None])[0]), 4)
     return found

@@ -327,7 +327,7 @@ def truth_figure(
 def training_figure(
     files: list, # metrics.csv of phase 1 and 2
 ) -> Figure: # two panels
-    "Training loss (of the model's kind) and validation CC over the epochs of both phases; epoch 0: the start."
+    "Training loss and validation CC over the epochs of both phases; epoch 0 is the start."
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), layout='constrained')
     for phase, (f, color, marker) in enumerate(zip(files, ('#0072B2', '#D55E00'), 'os'), 1):
         rows = read_table(f)
@@ -369,19 +369,20 @@ def category_figure(
     sums: pd.DataFrame | None = None, # from `category_contributions`; None: no intervals
 ) -> Figure: # one panel
     "Sum of the published contributions of each category, raising and lowering parts apart, in one unit."
-    given = table.contribution
-    halves = table.assign(raising=given.clip(lower=0), lowering=given.clip(upper=0)).groupby('category')
-    parts = halves[['raising', 'lowering']].sum()
+    halves = dict(raising=table.contribution.clip(lower=0), lowering=table.contribution.clip(upper=0))
+    parts = pd.DataFrame(halves).groupby(table.category).sum()
     parts = parts.loc[[c for c in CATEGORY_COLORS if c in parts.index]]
     fig, ax = plt.subplots(figsize=(6, 2.8), layout='constrained')
     colors = [CATEGORY_COLORS[c] for c in parts.index]
     for column in parts: ax.bar(parts.index, parts[column], color=colors, edgecolor='black', lw=.4)
-    if sums is not None: ax.vlines(parts.index, *sums.loc[parts.index, ['low', 'high']].values.T, color='black')
-    ax.plot(parts.index, parts.sum(axis=1), 'D', color='white', mec='black', ms=5, label='sum, 95% interval')
-    ax.legend(frameon=False)
+    if sums is not None:
+        ends = sums.loc[parts.index]
+        ax.vlines(parts.index, ends.low, ends.high, color='black')
+    ax.plot(parts.index, parts.sum(axis=1), 'D', color='white', mec='black', ms=5)
     ax.axhline(0, color='black', lw=.8)
     ax.tick_params(axis='x', rotation=30)
-    ax.set(title='raising and lowering parts of each category', ylabel='contribution I:\nshare of the readout')
+    ax.set_title('raising and lowering parts of each category; diamond: sum')
+    ax.set_ylabel('contribution I:\nshare of the readout')
     ax.spines[['top', 'right']].set_visible(False)
     return fig
 
