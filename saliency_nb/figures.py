@@ -380,9 +380,8 @@ def category_figure(
         ax.vlines(parts.index, ends.low, ends.high, color='black')
     ax.plot(parts.index, parts.sum(axis=1), 'D', color='white', mec='black', ms=5)
     ax.axhline(0, color='black', lw=.8)
+    ax.set(title='raising and lowering parts; diamond: sum', ylabel='contribution I:\nshare of the readout')
     ax.tick_params(axis='x', rotation=30)
-    ax.set_title('raising and lowering parts of each category; diamond: sum')
-    ax.set_ylabel('contribution I:\nshare of the readout')
     ax.spines[['top', 'right']].set_visible(False)
     return fig
 
