@@ -316,6 +316,16 @@ def test_an_explanation_adds_up_and_names_are_escaped(run, photos):
     shown = page(found, '<script>')
     assert '<script>' not in shown and '&lt;script&gt;alert(1)' in shown and GATE[False] in shown
 
+def test_an_explanation_shows_the_calibrated_density(run, photos, tmp_path):
+    other = tmp_path/'run'
+    shutil.copytree(run, other)
+    core.write_json(dict(network=dict(tau=.1, bits=.5)), other/'calibration.json')
+    core.write_arrays(core.read_arrays(run/'alignment.nc').assign_attrs(tau=.1), other/'alignment.nc')
+    model, rgb = load_model(other), upright(photos/'a.jpg')
+    found = explained(model, rgb).density
+    assert np.allclose(found, density_of(model, rgb), rtol=1e-3)
+    assert abs(found - saliency_of(model, rgb)).sum() > .05
+
 def test_the_region_is_where_the_picture_was_pointed_at(run, photos):
     "Upright, and in the corner of a wide picture: pixels of the picture, not of the padded image."
     model = load_model(run)
