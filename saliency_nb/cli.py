@@ -199,7 +199,7 @@ def picture_options(c):
 
 def predict_options(c):
     picture_options(c)
-    c.add_argument('--format', choices=['png', 'npy'], default='png', help='png: 16 bits, the largest value white; npy: a density of sum 1')
+    c.add_argument('--format', choices=['png', 'npy'], default='png', help='png: saliency in 16 bits, the largest value white; npy: the density of fixations, of sum 1')
     c.add_argument('--overlay', action='store_true', help='the pictures with their maps over them too, in overlay/')
     text = 'multiply with a Gaussian in the middle; SIGMA is a share of each side (0.25 where it is left out)'
     c.add_argument('--centre-bias', nargs='?', type=float, const=.25, default=0., metavar='SIGMA', help=text)

@@ -6,7 +6,7 @@
 __all__ = ['ZOO', 'MOST', 'FROZEN', 'DERIVED', 'BESIDE', 'card_of', 'models', 'listing', 'halved', 'is_frozen', 'parted',
            'share_backbone', 'record_of', 'is_record', 'mean_scores_in', 'run_card', 'compressed', 'require_room',
            'save_to_zoo', 'require_same_units', 'add_probe_to_zoo', 'load_plugin', 'plugin_of', 'require_plugin',
-           'zoo_model', 'described', 'run_model', 'file_model', 'load_model']
+           'zoo_model', 'described', 'tau_of', 'run_model', 'file_model', 'load_model']
 
 # %% ../nbs/27_models.ipynb #6e14e5d1
 import shutil
@@ -281,12 +281,26 @@ def described(
     name: str, # for people
     folder = None, # of what is known of it
     size = None, # (height, width); None: the host's own
-    tau: float = 1., # log density per logit
+    tau: float | None = None, # log density per logit; None: not known, and taken for 1
 ): # the same model
     "A model with what is known of it."
-    model.name, model.folder, model.tau = name, folder, float(tau)
+    model.name, model.folder = name, folder
+    model.calibrated = tau is not None
+    model.tau = float(tau) if model.calibrated else 1.
     model.size = tuple(size or getattr(model.host, 'size', (240, 320)))
     return model
+
+# %% ../nbs/27_models.ipynb #67aa8b01
+def tau_of(
+    run: Path, # folder of a run
+    file: Path, # one of its checkpoints
+) -> float | None: # log density per logit; None: not known
+    "The calibration of a run, where it is that of the checkpoint."
+    from saliency_nb.pictures import understood
+    calibrated = run/'calibration.json'
+    if file != run/'phase2/best.safetensors' or not calibrated.is_file(): return None
+    with understood(calibrated, 'the calibration of a run'):
+        return float(read_json(calibrated)['network']['tau'])
 
 # %% ../nbs/27_models.ipynb #cc52ff52
 def run_model(
@@ -303,11 +317,9 @@ def run_model(
     from saliency_nb import fitting # noqa: F401 - registers the host of models that bases were fitted to
     require_plugin(run, plugin_of(run, record), plugin)
     load_plugin(plugin)
-    found = load_checkpoint(existing_file(file or run/'phase2/best.safetensors', 'the model of a run'))
-    calibrated = run/'calibration.json'
-    with understood(calibrated, 'the calibration of a run'):
-        tau = float(read_json(calibrated)['network']['tau']) if calibrated.is_file() else 1.
-    return described(found, run.name, run, size, tau)
+    file = file or run/'phase2/best.safetensors'
+    found = load_checkpoint(existing_file(file, 'the model of a run'))
+    return described(found, run.name, run, size, tau_of(run, file))
 
 # %% ../nbs/27_models.ipynb #abec24e0
 def file_model(

@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['TURNS', 'FORMATS', 'MAPS', 'UNIFORM', 'PER_FIXATION', 'PER_DENSITY', 'PREDICTIONS', 'DIFFERENCE', 'ABOUT', 'upright',
-           'as_picture', 'fitted', 'central', 'batch_of', 'of_size', 'in_picture', 'summed_to_one', 'density_of',
-           'check_centre', 'predict', 'gathered_pictures', 'pictures_in', 'write_map', 'overlaid', 'write_picture',
-           'same_settings', 'predict_files', 'matrix_in', 'array_in', 'read_map', 'maps_by_id', 'Known',
-           'fixation_scores', 'image_scores', 'score', 'summary', 'in_words', 'best_split', 'score_files']
+           'require_picture', 'as_picture', 'fitted', 'batch_of', 'of_size', 'summed_to_one', 'in_picture', 'central',
+           'check_centre', 'map_of', 'saliency_of', 'known_tau', 'density_of', 'predict', 'pictures_in',
+           'require_one_result', 'gathered_pictures', 'write_map', 'overlaid', 'write_picture', 'same_settings',
+           'missing_files', 'write_maps', 'predict_files', 'matrix_in', 'array_in', 'is_map', 'read_map', 'maps_by_id',
+           'Known', 'fixation_scores', 'density_scores', 'image_scores', 'scored_maps', 'score', 'summary',
+           'mean_in_words', 'in_words', 'best_split', 'write_scores', 'score_files']
 
-# %% ../nbs/55_predict.ipynb #4a853a65
+# %% ../nbs/55_predict.ipynb #7308c639
 from pathlib import Path
-import cv2, numpy as np, torch
+import cv2, numpy as np, pandas as pd, torch
+from fastcore.basics import patch
 from PIL import Image, ImageOps
 from tqdm import tqdm
-from .core import (IMAGES, DataError, ParameterError, Problems, files_in, fingerprint, image_id, read_json, rng, whole_file,
-                              writable_folder, write_json)
+from .core import IMAGES, DataError, ParameterError, Problems, files_in, fingerprint
+from .core import image_id, read_json, rng, whole_file, writable_folder, write_json
 from .matlab import read_mat
 from .fixations import (FixationSet, SaliencyDataset, density, fixation_map, grid_sigma,
                                    json_releases)
@@ -23,10 +26,11 @@ from .pictures import decoded, eight_bit, load_map, load_rgb, normalised
 from .hosts import model_fingerprint, resized
 from .metrics import auc_borji, auc_judd, cc, information_gain, kld, nss, sauc, sim
 from .models import load_model
+from .fixation_readers import read_fixations
 
 # %% ../nbs/55_predict.ipynb #d81cbf71
-TURNS = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_270', 7: 'TRANSVERSE',
-         8: 'ROTATE_90'} # EXIF's orientation -> what puts a picture upright
+TURNS = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_270',
+         7: 'TRANSVERSE', 8: 'ROTATE_90'} # EXIF's orientation -> what puts a picture upright
 
 def upright(
     path, # image file
@@ -34,8 +38,16 @@ def upright(
     "A picture as viewers show it; raises `DataError` where it is missing or broken."
     with decoded(path) as image: turn = TURNS.get(image.getexif().get(0x0112))
     rgb = load_rgb(path)
-    return np.asarray(Image.fromarray(rgb).transpose(Image.Transpose[turn])) if turn else rgb
+    if not turn: return rgb
+    return np.asarray(Image.fromarray(rgb).transpose(Image.Transpose[turn]))
 
+# %% ../nbs/55_predict.ipynb #ad1b9c3e
+def require_picture(pixels):
+    "Raise `DataError` where an array is no picture."
+    if pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size: return
+    raise DataError(f'an array of shape {pixels.shape} is no picture; give height x width x 3.')
+
+# %% ../nbs/55_predict.ipynb #e4cc672c
 def as_picture(
     image, # path, PIL's image, or array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
@@ -44,8 +56,7 @@ def as_picture(
     elif not isinstance(image, np.ndarray): return upright(image)
     pixels = eight_bit(image, 'an array')
     if pixels.ndim == 2: pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
-        raise DataError(f'an array of shape {pixels.shape} is no picture; give height x width x 3.')
+    require_picture(pixels)
     if pixels.shape[2] == 4: return np.asarray(Image.fromarray(pixels).convert('RGB'))
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
@@ -65,21 +76,13 @@ def fitted(
     return image, window
 
 # %% ../nbs/55_predict.ipynb #6d072e4d
-def central(
-    size: tuple, # (h, w)
-    sigma: float, # standard deviation, share of each side
-) -> np.ndarray: # (h, w), largest 1
-    "A Gaussian in the middle of a picture; raises `ParameterError` where it has no width."
-    if not sigma > 0: raise ParameterError(f'centre bias = {sigma}: give a share of the sides above 0, such as 0.25.')
-    y, x = (((np.arange(n) + .5) / n - .5) / sigma for n in size)
-    return np.exp(-(y[:, None]**2 + x**2) / 2)
-
 def batch_of(
     image: torch.Tensor, # (3, H, W)
 ) -> torch.Tensor: # (1, 3, H, W), in the order of memory that is fastest
     "One image for a network."
     return image[None].contiguous(memory_format=torch.channels_last)
 
+# %% ../nbs/55_predict.ipynb #75a017b6
 def of_size(
     found: np.ndarray, # (h, w)
     size: tuple, # (H, W) wanted
@@ -87,74 +90,105 @@ def of_size(
     "A map in another size."
     if found.shape == size: return found
     smaller = found.shape[0] > size[0] or found.shape[1] > size[1]
-    return cv2.resize(found, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return cv2.resize(found, size[::-1], interpolation=how)
 
-def in_picture(
-    model, # from `load_model`
-    logits: torch.Tensor, # (1, h, w)
-    window: tuple, # slices of the network's image where the picture is
-    size: tuple, # (H, W) of the picture
-) -> np.ndarray: # (H, W) float32, sum 1
-    "Logits as a density of a picture; what falls on the padding does not count."
-    if getattr(model.host, 'resize', '') == 'density':
-        logits = resized(logits[:, None], model.size, model.upsampling)[0, 0][window]
-        small = torch.softmax(logits.flatten(), 0).view_as(logits)
-    else: small = model.upsampled(logits, model.size)[0][window]
-    return summed_to_one(of_size(small.float().numpy(), tuple(size)))
-
+# %% ../nbs/55_predict.ipynb #ff5f1fe8
 def summed_to_one(
     values: np.ndarray, # (h, w), >= 0
 ) -> np.ndarray: # (h, w) float32, sum 1
     "A density; raises `DataError` where there is none."
     total = values.sum(dtype=np.float64)
-    if not np.isfinite(total) or total <= 0: raise DataError('the model gives no density for this picture; its weights are broken.')
-    return (values / total).astype(np.float32)
+    if np.isfinite(total) and total > 0: return (values / total).astype(np.float32)
+    raise DataError('the model gives no density for this picture; its weights are broken.')
 
+# %% ../nbs/55_predict.ipynb #9578c345
+def in_picture(
+    model, # from `load_model`
+    logits: torch.Tensor, # (1, h, w)
+    window: tuple, # slices of the network's image where the picture is
+    size: tuple, # (H, W) of the picture
+    tau: float | None = None, # log density per logit; None: the model's own map is asked for
+) -> np.ndarray: # (H, W) float32, sum 1
+    "Logits as the density softmax(tau z) of a picture; or the model's own map, divided by its sum."
+    if tau is None and getattr(model.host, 'resize', '') == 'density': tau = 1.
+    if tau is None: small = model.upsampled(logits, model.size)[0][window]
+    else:
+        inner = resized(logits[:, None], model.size, model.upsampling)[0, 0][window]
+        small = torch.softmax(tau * inner.flatten(), 0).view_as(inner)
+    return summed_to_one(of_size(small.float().numpy(), tuple(size)))
+
+# %% ../nbs/55_predict.ipynb #40dd44f3
+def central(
+    size: tuple, # (h, w)
+    sigma: float, # standard deviation, share of each side
+) -> np.ndarray: # (h, w), largest 1
+    "A Gaussian in the middle of a picture; raises `ParameterError` where it has no width."
+    if not sigma > 0:
+        raise ParameterError(f'centre bias = {sigma}: give a share of the sides above 0, '
+                             'such as 0.25.')
+    y, x = (((np.arange(n) + .5) / n - .5) / sigma for n in size)
+    return np.exp(-(y[:, None]**2 + x**2) / 2)
+
+# %% ../nbs/55_predict.ipynb #0bd21860
+def check_centre(model, centre):
+    "Raise `ParameterError` where a model knows position already."
+    if not centre or not hasattr(model, 'position_prior'): return
+    raise ParameterError(f'model {model.name}: knows where people look in any picture, '
+                         'so a centre bias would count twice; leave it out.')
+
+# %% ../nbs/55_predict.ipynb #b3a8b6aa
 @torch.no_grad()
+def map_of(
+    model, # from `load_model`
+    rgb: np.ndarray, # (h, w, 3) uint8
+    centre: float, # sigma of a Gaussian that the map is multiplied by, share of each side; 0: none
+    tau: float | None, # log density per logit; None: the model's own map is asked for
+) -> np.ndarray: # (h, w) float32, sum 1
+    "A map of a picture; raises `ParameterError` where a centre bias would count twice."
+    check_centre(model, centre)
+    image, window = fitted(rgb, model.size)
+    found = in_picture(model, model.logits(batch_of(image)), window, rgb.shape[:2], tau)
+    return summed_to_one(found * central(found.shape, centre)) if centre else found
+
+# %% ../nbs/55_predict.ipynb #87252ef4
+def saliency_of(
+    model, # from `load_model`
+    rgb: np.ndarray, # (h, w, 3) uint8
+    centre: float = 0., # sigma of a centre bias, share of each side; 0: none
+) -> np.ndarray: # (h, w) float32, sum 1
+    "The model's own map of a picture, divided by its sum: what is drawn and, as published, scored."
+    return map_of(model, rgb, centre, None)
+
+# %% ../nbs/55_predict.ipynb #e4c12d6c
+def known_tau(
+    model, # from `load_model`
+) -> float | None: # log density per logit; None: it was never fitted
+    "What makes the logits of a model log densities."
+    return model.tau if model.calibrated else None
+
+# %% ../nbs/55_predict.ipynb #a628d3c6
 def density_of(
     model, # from `load_model`
     rgb: np.ndarray, # (h, w, 3) uint8
-    centre: float = 0., # sigma of a Gaussian that the prediction is multiplied by, share of each side; 0: none
+    centre: float = 0., # sigma of a centre bias, share of each side; 0: none
 ) -> np.ndarray: # (h, w) float32, sum 1
-    "Where people will look in a picture; raises `ParameterError` where a centre bias would count twice."
-    check_centre(model, centre)
-    image, window = fitted(rgb, model.size)
-    found = in_picture(model, model.logits(batch_of(image)), window, rgb.shape[:2])
-    return summed_to_one(found * central(found.shape, centre)) if centre else found
+    "The calibrated density of fixations; where tau is not known, what `saliency_of` gives."
+    return map_of(model, rgb, centre, known_tau(model))
 
-def check_centre(model, centre):
-    "Raise `ParameterError` where a model knows position already."
-    if centre and hasattr(model, 'position_prior'):
-        raise ParameterError(f'model {model.name}: knows where people look in any picture, so a centre bias would count twice; leave it out.')
-
+# %% ../nbs/55_predict.ipynb #042078c9
 def predict(
     model, # name of the zoo, run folder, checkpoint, or from `load_model`
     images, # one picture or several: paths, PIL's images or arrays
     centre: float = 0., # sigma of a centre bias, share of each side; 0: none
 ) -> np.ndarray | list: # (h, w) float32 of sum 1, of the picture's own size; of several a list
-    "Where people will look; raises `DataError` where a picture is broken."
+    "Where people will look, as `density_of` says; raises `DataError` where a picture is broken."
     if not isinstance(model, torch.nn.Module): model = load_model(model)
     alone = isinstance(images, (str, Path, Image.Image, np.ndarray))
     found = [density_of(model, as_picture(i), centre) for i in ([images] if alone else images)]
     return found[0] if alone else found
 
 # %% ../nbs/55_predict.ipynb #f7c525b0
-def gathered_pictures(
-    inputs, # image files and folders
-    out = None, # folder of results; what is in it is no input
-) -> dict: # name without ending, with its folders -> file
-    "Pictures by the name of their result; raises `DataError` where there are none, `ParameterError` where two have one name."
-    inputs, found = [Path(i) for i in inputs], {}
-    several = sum(i.is_dir() for i in inputs) > 1
-    for given in inputs:
-        if not given.exists(): raise DataError(f'{given}: no such file or folder; give pictures, or folders of them.')
-        below = given.parent if given.is_file() or several else given
-        for path in [given] if given.is_file() else pictures_in(given, out):
-            name = path.relative_to(below).with_suffix('').as_posix()
-            if found.setdefault(name, path).resolve() == path.resolve(): continue
-            raise ParameterError(f'{path} and {found[name]} would have one result, {name}; give them one at a time, each with its own --out.')
-    return found
-
 def pictures_in(
     folder: Path, # to look into, with its sub-folders
     out = None, # folder in it to pass over
@@ -162,29 +196,57 @@ def pictures_in(
     "Pictures of a folder; raises `DataError` where it has none."
     inside = Path(out).resolve() if out else None
     found = [p for p in files_in(folder, IMAGES, deep=True) if inside not in p.resolve().parents]
-    if not found: raise DataError(f"{folder}: holds no pictures ({', '.join(sorted(IMAGES))}); give a folder that does.")
+    if found: return found
+    endings = ', '.join(sorted(IMAGES))
+    raise DataError(f"{folder}: holds no pictures ({endings}); give a folder that does.")
+
+# %% ../nbs/55_predict.ipynb #c1a98929
+def require_one_result(name, path, other):
+    "Raise `ParameterError` where two pictures would have one result."
+    if other.resolve() == path.resolve(): return
+    raise ParameterError(f'{path} and {other} would have one result, {name}; '
+                         'give them one at a time, each with its own --out.')
+
+# %% ../nbs/55_predict.ipynb #572c3cc8
+def gathered_pictures(
+    inputs, # image files and folders
+    out = None, # folder of results; what is in it is no input
+) -> dict: # name without ending, with its folders -> file
+    "Pictures by the name of their result; raises `DataError`: none; `ParameterError`: one for two."
+    inputs, found = [Path(i) for i in inputs], {}
+    several = sum(i.is_dir() for i in inputs) > 1
+    for given in inputs:
+        if not given.exists():
+            raise DataError(f'{given}: no such file or folder; give pictures, or folders of them.')
+        below = given.parent if given.is_file() or several else given
+        for path in [given] if given.is_file() else pictures_in(given, out):
+            name = path.relative_to(below).with_suffix('').as_posix()
+            require_one_result(name, path, found.setdefault(name, path))
     return found
 
+# %% ../nbs/55_predict.ipynb #8ca25815
 def write_map(
-    density: np.ndarray, # (h, w), >= 0
+    values: np.ndarray, # (h, w), >= 0
     path: Path, # .npy, or .png: 16 bits, its largest value white
 ):
     "Write a map, whole or not at all."
     with whole_file(path) as part:
-        if path.suffix == '.npy': return np.save(part, density)
-        grey = np.rint(density / density.max() * 65535).astype(np.uint16)
+        if path.suffix == '.npy': return np.save(part, values)
+        grey = np.rint(values / values.max() * 65535).astype(np.uint16)
         part.write_bytes(cv2.imencode('.png', grey)[1].tobytes())
 
+# %% ../nbs/55_predict.ipynb #9b1d6ebc
 def overlaid(
     rgb: np.ndarray, # (h, w, 3) uint8
     density: np.ndarray, # (h, w)
 ) -> np.ndarray: # (h, w, 3) uint8
-    "A picture with a density over it: the more, the brighter and the less transparent."
+    "A picture with a map over it: the more, the brighter and the less transparent."
     share = density / density.max()
     heat = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     cover = .85 * np.sqrt(share)[..., None]
     return (cover * heat + (1 - cover) * rgb).astype(np.uint8)
 
+# %% ../nbs/55_predict.ipynb #c6bf85c3
 def write_picture(
     rgb: np.ndarray, # (h, w, 3) uint8
     path: Path, # .jpg or .png
@@ -193,45 +255,67 @@ def write_picture(
     with whole_file(path) as part: Image.fromarray(rgb).save(part, quality=92)
 
 # %% ../nbs/55_predict.ipynb #2c5e54cd
-FORMATS = 'png', 'npy'
-
 def same_settings(
     out: Path, # folder of results
     record: str, # file in it
     **settings, # what the results depend on, with `model` for people
 ):
-    "Note what results are made with; raises `ParameterError` where the folder holds those of something else."
+    "Note what results are made with; raises `ParameterError` where others are there."
     file, own = out/record, fingerprint({k: v for k, v in settings.items() if k != 'model'})
     before = read_json(file) if file.is_file() else None
     if before is None: return write_json(settings | dict(fingerprint=own), file)
-    if not isinstance(before, dict) or before.get('fingerprint') != own:
-        made = before.get('model', 'something else') if isinstance(before, dict) else 'something else'
-        raise ParameterError(f'{out}: holds results of {made}, made with another model or other options; give another --out, or remove that folder.')
+    known = before if isinstance(before, dict) else {}
+    if known.get('fingerprint') == own: return
+    made = known.get('model', 'something else')
+    raise ParameterError(f'{out}: holds results of {made}, made with another model or other '
+                         'options; give another --out, or remove that folder.')
 
+# %% ../nbs/55_predict.ipynb #3eee42ae
+def missing_files(
+    pictures: dict, # from `gathered_pictures`
+    out: Path, # folder for the results
+    format: str, # ending of the maps
+    overlay: bool, # whether an overlay is wanted, too
+) -> dict: # name -> files to be written, of pictures that lack one
+    "What is left to do; says how much is done."
+    targets = {name: [out/f'{name}.{format}'] for name in pictures}
+    if overlay:
+        for name, files in targets.items(): files.append(out/'overlay'/f'{name}.jpg')
+    def written(name): return all(file.is_file() for file in targets[name])
+    missing = {name: files for name, files in targets.items() if not written(name)}
+    done = len(targets) - len(missing)
+    if done: print(f'{done} of {len(targets)} maps are there already and stay as they are')
+    return missing
+
+# %% ../nbs/55_predict.ipynb #381cdbf5
+def write_maps(rgb, found, files): # (h, w, 3); (h, w); for the map, and for the overlay
+    "A map of a picture; its overlay, where one is wanted."
+    write_map(found, files[0])
+    if len(files) > 1: write_picture(overlaid(rgb, found), files[1])
+
+# %% ../nbs/55_predict.ipynb #897fade2
+FORMATS = dict(png=saliency_of, npy=density_of)
 def predict_files(
     model, # name of the zoo, run folder, checkpoint, or from `load_model`
     inputs, # pictures and folders of them
     out, # folder for the maps
-    format: str = 'png', # 16 bits, its largest value white; or 'npy', float32 of sum 1
+    format: str = 'png', # `saliency_of`, 16 bits, the largest value white; or 'npy': `density_of`
     overlay: bool = False, # the picture with its map over it too, in overlay/
     centre: float = 0., # sigma of a centre bias, share of each side; 0: none
 ) -> list: # sentences on pictures that could not be read
-    "A map for each picture, under its own name and of its own size; those that are there are not made again."
-    if format not in FORMATS: raise ParameterError(f"format '{format}': choose {' or '.join(FORMATS)}.")
+    "A map for each picture, under its name and of its size; those that are there stay."
+    if format not in FORMATS:
+        raise ParameterError(f"format '{format}': choose {' or '.join(FORMATS)}.")
     pictures, out = gathered_pictures(inputs, out), writable_folder(out)
     if not isinstance(model, torch.nn.Module): model = load_model(model)
     check_centre(model, centre)
-    same_settings(out, 'predict.json', model=model.name, weights=model_fingerprint(model), size=model.size, centre=centre)
-    targets = {name: [out/f'{name}.{format}', *([out/'overlay'/f'{name}.jpg'] if overlay else [])] for name in pictures}
-    missing = {n: f for n, f in targets.items() if not all(t.is_file() for t in f)}
-    if len(missing) < len(targets): print(f'{len(targets) - len(missing)} of {len(targets)} maps are there already and stay as they are')
-    problems = []
+    known = dict(model=model.name, weights=model_fingerprint(model), size=model.size)
+    same_settings(out, 'predict.json', **known, tau=known_tau(model), centre=centre)
+    missing, problems = missing_files(pictures, out, format, overlay), []
     for name, files in tqdm(missing.items(), 'predict', unit='picture', disable=None):
         try: rgb = upright(pictures[name])
-        except DataError as e: problems.append(str(e)); continue
-        found = density_of(model, rgb, centre)
-        write_map(found, files[0])
-        if overlay: write_picture(overlaid(rgb, found), files[1])
+        except DataError as e: problems.append(str(e))
+        else: write_maps(rgb, FORMATS[format](model, rgb, centre), files)
     print(f'{len(missing) - len(problems)} maps written to {out}')
     return problems
 
@@ -242,17 +326,29 @@ def matrix_in(
     path, # .mat
 ) -> np.ndarray: # (h, w)
     "The one matrix in a MATLAB file; raises `DataError` where there is none, or several."
-    held = {k: v for k, v in read_mat(path).items() if getattr(v, 'ndim', 0) == 2 and v.dtype.kind in 'biuf' and v.size > 1}
+    arrays = {k: v for k, v in read_mat(path).items() if getattr(v, 'ndim', 0) == 2 and v.size > 1}
+    held = {k: v for k, v in arrays.items() if v.dtype.kind in 'biuf'}
     if len(held) == 1: return next(iter(held.values()))
-    raise DataError(f'{path}: holds {len(held)} matrices ({", ".join(held)}), not one; save the map alone.')
+    raise DataError(f'{path}: holds {len(held)} matrices ({", ".join(held)}), not one; '
+                    'save the map alone.')
 
+# %% ../nbs/55_predict.ipynb #69b67fbc
 def array_in(
     path, # .npy
 ) -> np.ndarray: # (h, w)
     "The array in a file; raises `DataError` where there is none."
     try: return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e: raise DataError(f'{path}: not a readable array ({" ".join(str(e).split())}); save it again.') from None
+    except (OSError, ValueError, EOFError) as e:
+        reason = ' '.join(str(e).split())
+        raise DataError(f'{path}: not a readable array ({reason}); save it again.') from None
 
+# %% ../nbs/55_predict.ipynb #81c9a42f
+def is_map(values) -> bool:
+    "Whether an array may be somebody's map."
+    if values.ndim != 2 or not values.size or values.dtype.kind not in 'biuf': return False
+    return bool(np.isfinite(values).all() and values.min() >= 0)
+
+# %% ../nbs/55_predict.ipynb #1ce2d5e4
 def read_map(
     path, # .png, .jpg, ..., .npy or .mat
 ) -> np.ndarray: # (h, w) float32, >= 0
@@ -260,21 +356,28 @@ def read_map(
     suffix = Path(path).suffix.lower()
     if suffix in IMAGES: return load_map(path)
     found = np.squeeze(array_in(path) if suffix == '.npy' else matrix_in(path))
-    if found.ndim == 2 and found.size and found.dtype.kind in 'biuf' and np.isfinite(found).all() and found.min() >= 0: return found.astype(np.float32)
-    raise DataError(f'{path}: not a map: height x width numbers, 0 or more, are needed; save the saliency itself, not its logarithm.')
+    if is_map(found): return found.astype(np.float32)
+    raise DataError(f'{path}: not a map: height x width numbers, 0 or more, are needed; '
+                    'save the saliency itself, not its logarithm.')
 
+# %% ../nbs/55_predict.ipynb #ae229be5
 def maps_by_id(
     folder, # of maps, with its sub-folders
 ) -> dict: # image id -> file
     "Maps by the name of their image; raises `DataError` where there are none, or two of one image."
-    if not Path(folder).is_dir(): raise DataError(f'{folder}: no such folder; give the folder that holds the maps.')
-    found = {}
+    if not Path(folder).is_dir():
+        raise DataError(f'{folder}: no such folder; give the folder that holds the maps.')
+    found, overlays = {}, Path(folder)/'overlay'
     for path in files_in(folder, MAPS, deep=True):
+        if overlays in path.parents: continue
         i = image_id(path.with_suffix('.mat'))
-        if i in found: raise DataError(f'{path} and {found[i]}: two maps of one image; give a folder with one for each.')
+        if i in found:
+            raise DataError(f'{path} and {found[i]}: two maps of one image; '
+                            'give a folder with one for each.')
         found[i] = path
-    if not found: raise DataError(f"{folder}: holds no maps ({', '.join(sorted(MAPS))}); give a folder that does.")
-    return found
+    if found: return found
+    endings = ', '.join(sorted(MAPS))
+    raise DataError(f"{folder}: holds no maps ({endings}); give a folder that does.")
 
 # %% ../nbs/55_predict.ipynb #b589a218
 UNIFORM = .01 # share of a uniform density in the mean map, so that no place is impossible
@@ -284,48 +387,57 @@ class Known:
     def __init__(self,
         fixations: FixationSet, # images and fixations
     ):
-        self.set, self.datasets, self.totals = fixations, {}, {}
-        f, frame = fixations.fixations, fixations.images.loc[fixations.fixations.image]
-        self.shares = (f.x.to_numpy() / frame.width.to_numpy(), f.y.to_numpy() / frame.height.to_numpy())
+        self.set = fixations
+        self.datasets, self.totals = {}, {}
+        f = fixations.fixations
+        frame = fixations.images.loc[f.image]
+        self.shares = f.x.values / frame.width.values, f.y.values / frame.height.values
         self.by_image = dict(list(f.groupby('image')))
 
-    def blurred(self,
-        counts: np.ndarray, # (h, w)
-        row, # of the image
-    ) -> np.ndarray: # (h, w), sum 1, nowhere 0
-        "Fixations as a density, as a prediction."
-        made = density(counts, grid_sigma(self.set.sigma, (row.height, row.width), counts.shape))
-        return (1 - UNIFORM) * made + UNIFORM / made.size
+# %% ../nbs/55_predict.ipynb #837fa508
+@patch
+def blurred(self: Known,
+    counts: np.ndarray, # (h, w)
+    row, # of the image
+) -> np.ndarray: # (h, w), sum 1, nowhere 0
+    "Fixations as a density, as a prediction."
+    made = density(counts, grid_sigma(self.set.sigma, (row.height, row.width), counts.shape))
+    return (1 - UNIFORM) * made + UNIFORM / made.size
 
-    def image(self,
-        i: str, # image id
-    ) -> dict: # points, density, others (h, w)
-        "Fixation counts and density of an image, and fixation counts of all others."
-        row = self.set.images.loc[i]
-        size = int(row.height), int(row.width)
-        if size not in self.datasets:
-            self.datasets[size] = SaliencyDataset(self.set, size)
-            self.totals[size] = fixation_map(*self.shares, (1, 1), size)
-        points = fixation_map(*self.datasets[size].xy[i], size, size)
-        return dict(points=points, density=self.datasets[size].density(row, points), others=np.maximum(self.totals[size] - points, 0))
+# %% ../nbs/55_predict.ipynb #73c9208c
+@patch
+def image(self: Known,
+    i: str, # image id
+) -> dict: # points, density, others (h, w)
+    "Fixation counts and density of an image, and fixation counts of all others."
+    row = self.set.images.loc[i]
+    size = int(row.height), int(row.width)
+    if size not in self.datasets:
+        self.datasets[size] = SaliencyDataset(self.set, size)
+        self.totals[size] = fixation_map(*self.shares, (1, 1), size)
+    points = fixation_map(*self.datasets[size].xy[i], size, size)
+    others = np.maximum(self.totals[size] - points, 0)
+    return dict(points=points, density=self.datasets[size].density(row, points), others=others)
 
-    def observers(self,
-        i: str, # image id
-        most: int = 3, # observers, drawn at random
-    ) -> tuple: # fixations (S, h, w) of some observers; of all others (S, h, w), blurred; None where they are unknown or fewer than two
-        "Some observers of an image, and what the others say of them."
-        row, f = self.set.images.loc[i], self.by_image[i]
-        names = [n for n in f.observer.unique() if n != '']
-        if len(names) < 2 or (f.observer == '').any(): return None
-        size = int(row.height), int(row.width)
-        drawn = rng(0, 'observers', i).permutation(sorted(names))[:most]
-        own = np.stack([fixation_map(g.x, g.y, size, size) for g in (f[f.observer == n] for n in drawn)])
-        points = fixation_map(f.x, f.y, size, size)
-        return own, np.stack([self.blurred(points - o, row) for o in own])
+# %% ../nbs/55_predict.ipynb #9f45b48e
+@patch
+def observers(self: Known,
+    i: str, # image id
+    most: int = 3, # observers, drawn at random
+) -> tuple | None: # fixations (S, h, w) of some observers; of all others (S, h, w), blurred
+    "Some observers of an image, and what the others say; None where no two are known."
+    row, f = self.set.images.loc[i], self.by_image[i]
+    names = [n for n in f.observer.unique() if n != '']
+    if len(names) < 2 or (f.observer == '').any(): return None
+    size = int(row.height), int(row.width)
+    drawn = rng(0, 'observers', i).permutation(sorted(names))[:most]
+    looks = [f[f.observer == n] for n in drawn]
+    own = np.stack([fixation_map(g.x, g.y, size, size) for g in looks])
+    points = fixation_map(f.x, f.y, size, size)
+    return own, np.stack([self.blurred(points - o, row) for o in own])
 
 # %% ../nbs/55_predict.ipynb #8d066957
 PER_FIXATION = dict(nss=nss, auc_judd=auc_judd, auc_borji=auc_borji) # of one observer, too
-PER_DENSITY = dict(cc=cc, kld=kld, sim=sim)
 
 def fixation_scores(
     maps: np.ndarray, # (B, h, w)
@@ -334,11 +446,25 @@ def fixation_scores(
     usual: np.ndarray, # (h, w) density of them
 ) -> dict: # metric -> (B,)
     "Scores that ask what is at fixations."
-    maps, points = torch.from_numpy(maps), torch.from_numpy(np.broadcast_to(points, maps.shape).copy())
+    points = torch.from_numpy(np.broadcast_to(points, maps.shape).copy())
+    maps = torch.from_numpy(maps)
     found = {k: metric(maps, points).numpy() for k, metric in PER_FIXATION.items()}
     found['sauc'] = sauc(maps, points, torch.from_numpy(others)).numpy()
     found['information_gain'] = information_gain(maps, points, torch.from_numpy(usual)).numpy()
     return found
+
+# %% ../nbs/55_predict.ipynb #dc900311
+PER_DENSITY = dict(cc=cc, kld=kld, sim=sim)
+def density_scores(
+    maps: np.ndarray, # (B, h, w)
+    people: np.ndarray, # (h, w) density
+) -> dict: # metric -> (B,)
+    "Scores that compare maps with people's density."
+    people = torch.from_numpy(people).expand(maps.shape)
+    return {k: metric(torch.from_numpy(maps), people).numpy() for k, metric in PER_DENSITY.items()}
+
+# %% ../nbs/55_predict.ipynb #55b473cc
+PREDICTIONS = 'maps', 'the middle', 'other images', 'other observers'
 
 def image_scores(
     found: np.ndarray, # (h, w) map, in the size of the frame
@@ -346,58 +472,79 @@ def image_scores(
     i: str, # image id
 ) -> list: # of dictionaries: prediction, and a score for each metric
     "Scores of a map, of the middle, of other images and of other observers."
-    row, k = known.set.images.loc[i], known.image(i)
-    usual = known.blurred(k['others'], row)
+    k = known.image(i)
+    usual = known.blurred(k['others'], known.set.images.loc[i])
     maps = np.stack([found, central(found.shape, .25), usual]).astype(np.float64)
-    scores = {n: metric(torch.from_numpy(maps), torch.from_numpy(k['density']).expand(maps.shape)).numpy() for n, metric in PER_DENSITY.items()}
+    scores = density_scores(maps, k['density'])
     scores |= fixation_scores(maps, k['points'], k['others'], usual)
-    rows = [dict(prediction=p, image=i) | {n: float(v[j]) for n, v in scores.items()} for j, p in enumerate(PREDICTIONS[:3])]
+    rows = pd.DataFrame(dict(prediction=PREDICTIONS[:3], image=i) | scores).to_dict('records')
     people = known.observers(i)
     if people is None: return rows
     bound = fixation_scores(people[1], people[0], k['others'], usual)
-    return rows + [dict(prediction=PREDICTIONS[3], image=i) | {n: float(np.mean(v)) for n, v in bound.items()}]
+    means = {n: float(np.mean(v)) for n, v in bound.items()}
+    return [*rows, dict(prediction=PREDICTIONS[3], image=i) | means]
 
-PREDICTIONS = 'maps', 'the middle', 'other images', 'other observers'
+# %% ../nbs/55_predict.ipynb #33cfac59
+def scored_maps(
+    files: dict, # image id -> file of its map
+    known: Known, # of people
+) -> tuple: # rows, from `image_scores`; number of maps that were resized
+    "Scores of maps."
+    rows, n_resized = [], 0
+    for i, file in tqdm(files.items(), 'score', unit='map', disable=None):
+        size = tuple(known.set.images.loc[i, ['height', 'width']].astype(int))
+        found = read_map(file)
+        n_resized += found.shape != size
+        rows += image_scores(of_size(found, size), known, i)
+    return rows, n_resized
 
+# %% ../nbs/55_predict.ipynb #41e00c2b
 def score(
     maps, # folder of maps that are called like their images
     fixations: FixationSet, # images and fixations
-) -> tuple: # table: prediction, image, one column per metric; sentences on what was left out or resized
-    "All metrics for anybody's maps, beside what they have to beat and what they cannot; raises `DataError` where no map fits."
-    import pandas as pd
-    files, known = maps_by_id(maps), Known(fixations)
-    shared = [i for i in fixations.ids if i in files]
-    if not shared: raise DataError(f'{maps}: no map is called like an image of {fixations.name} (such as {fixations.ids[0]}); name maps like their images.')
-    rows, resized = [], 0
-    for i in tqdm(shared, 'score', unit='map', disable=None):
-        size = tuple(fixations.images.loc[i, ['height', 'width']].astype(int))
-        found = read_map(files[i])
-        resized += found.shape != size
-        rows += image_scores(of_size(found, size), known, i)
-    counts = {f'{len(fixations) - len(shared)} images have no map': len(fixations) - len(shared), f'{len(files) - len(shared)} maps have no image': len(files) - len(shared),
-              f'{resized} maps were resized to the size of their images': resized}
-    return pd.DataFrame(rows), [sentence for sentence, n in counts.items() if n]
+) -> tuple: # table: prediction, image, one column per metric; sentences on what was left out
+    "All metrics of anybody's maps, beside those of others; raises `DataError` where no map fits."
+    files = maps_by_id(maps)
+    shared = {i: files[i] for i in fixations.ids if i in files}
+    if not shared:
+        raise DataError(f'{maps}: no map is called like an image of {fixations.name} '
+                        f'(such as {fixations.ids[0]}); name maps like their images.')
+    rows, n_resized = scored_maps(shared, Known(fixations))
+    counts = {'images have no map': len(fixations) - len(shared),
+              'maps have no image': len(files) - len(shared),
+              'maps were resized to the size of their images': n_resized}
+    return pd.DataFrame(rows), [f'{n} {what}' for what, n in counts.items() if n]
 
+# %% ../nbs/55_predict.ipynb #6e3f2053
 DIFFERENCE = 'maps minus other images' # paired
 
 def summary(
     table, # from `score`
-): # DataFrame; index: prediction; columns: metric, then mean and standard_error
+) -> pd.DataFrame: # index: prediction; columns: metric, then mean and standard_error
     "Means with standard errors over images, and of the difference that makes a map worth having."
-    of = {p: t.set_index('image').drop(columns='prediction') for p, t in table.groupby('prediction')}
+    of = {p: t.set_index('image') for p, t in table.groupby('prediction')}
+    of = {p: t.drop(columns='prediction') for p, t in of.items()}
     of[DIFFERENCE] = of['maps'] - of['other images']
-    rows = {p: of[p].agg(['mean', 'sem']).rename(dict(sem='standard_error')).T.stack() for p in (*PREDICTIONS, DIFFERENCE) if p in of}
-    import pandas as pd
+    rows = {}
+    for p in (*PREDICTIONS, DIFFERENCE):
+        if p not in of: continue
+        rows[p] = of[p].agg(['mean', 'sem']).rename(dict(sem='standard_error')).T.stack()
     return pd.DataFrame(rows).T.rename_axis('prediction')
 
+# %% ../nbs/55_predict.ipynb #98881705
+def mean_in_words(mean, error) -> str: # '' where the score was not asked
+    "A mean and its standard error."
+    return '' if np.isnan(mean) else f'{mean:.3f} ± {error:.3f}'
+
+# %% ../nbs/55_predict.ipynb #116887b2
 def in_words(
     found, # from `summary`
 ) -> str: # lines
     "A table of means ± standard errors."
-    def cell(p, k): return '' if np.isnan(found.loc[p, (k, 'mean')]) else f"{found.loc[p, (k, 'mean')]:.3f} ± {found.loc[p, (k, 'standard_error')]:.3f}"
     metrics = list(dict.fromkeys(found.columns.get_level_values(0)))
-    import pandas as pd
-    return pd.DataFrame({k: [cell(p, k) for p in found.index] for k in metrics}, found.index).to_string()
+    both = ['mean', 'standard_error']
+    columns = {k: map(mean_in_words, *found[k][both].T.values) for k in metrics}
+    return pd.DataFrame(columns, found.index).to_string()
 
 # %% ../nbs/55_predict.ipynb #34d5e94c
 def best_split(
@@ -406,20 +553,37 @@ def best_split(
     reading: dict, # options of the reader of fixations
     wanted, # function of a FixationSet: how many of its images are of use
 ) -> FixationSet: # the part with the most of them
-    "Fixations of a data set; of one with train and val, the part that is meant, unless the reading says which."
-    from saliency_nb.fixation_readers import read_fixations
+    "Fixations of a data set; of train and val what is meant, unless the reading says which."
     data = Path(data)
-    apart = (data/'fixations').is_dir() and (data/'images/val').is_dir() or data.is_dir() and json_releases(data, 'val')
-    options = [dict(split=s) for s in ('val', 'train')] if apart and 'split' not in reading else [{}]
+    apart = (data/'fixations').is_dir() and (data/'images/val').is_dir()
+    apart = apart or data.is_dir() and json_releases(data, 'val')
+    splits = 'val', 'train'
+    options = [dict(split=s) for s in splits] if apart and 'split' not in reading else [{}]
     return max((read_fixations(data, problems, **reading | o) for o in options), key=wanted)
 
+# %% ../nbs/55_predict.ipynb #999ba6ac
+def write_scores(
+    table: pd.DataFrame, # from `score`
+    found: pd.DataFrame, # from `summary`
+    out: Path, # folder
+):
+    "scores.csv and summary.csv."
+    with whole_file(out/'scores.csv') as part: table.to_csv(part, index=False)
+    long = found.stack(0, future_stack=True).rename_axis(['prediction', 'metric'])
+    with whole_file(out/'summary.csv') as part: long.to_csv(part)
+    print(f'written: {out/"scores.csv"}, summary.csv')
+
 # %% ../nbs/55_predict.ipynb #34371b6d
+ABOUT = ('the middle: a Gaussian; other images: the fixations on all other images, blurred; '
+         'other observers: for each of up to three observers of an image, the fixations of all the '
+         'others, blurred. They are asked for one observer, the maps for all.')
+
 def score_files(
     maps, # folder of maps that are called like their images
     data, # folder of a data set
     out = None, # folder for scores.csv (each image) and summary.csv; None: nothing is written
     reading: dict | None = None, # options of the reader of fixations
-): # DataFrame, from `summary`
+) -> pd.DataFrame: # from `summary`
     "Scores of anybody's maps, printed and as files."
     if out is not None: out = writable_folder(out)
     files, problems = maps_by_id(maps), Problems(strict=False)
@@ -428,12 +592,8 @@ def score_files(
     table, notes = score(maps, fixations)
     notes += [f'left out: {p.sentence}' for p in problems[:5]]
     found = summary(table)
-    print(f'{table.image.nunique()} images of {fixations.name}; mean ± standard error over images', *notes, in_words(found), ABOUT, sep='\n')
-    if out is None: return found
-    with whole_file(out/'scores.csv') as part: table.to_csv(part, index=False)
-    with whole_file(out/'summary.csv') as part: found.stack(0, future_stack=True).rename_axis(['prediction', 'metric']).to_csv(part)
-    print(f'written: {out/"scores.csv"}, summary.csv')
+    n = table.image.nunique()
+    heading = f'{n} images of {fixations.name}; mean ± standard error over images'
+    print(heading, *notes, in_words(found), ABOUT, sep='\n')
+    if out is not None: write_scores(table, found, out)
     return found
-
-ABOUT = ('the middle: a Gaussian; other images: the fixations on all other images, blurred; other observers: for each of up to '
-         'three observers of an image, the fixations of all the others, blurred. They are asked for one observer, the maps for all.')

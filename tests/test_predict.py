@@ -6,15 +6,19 @@ from PIL import Image
 from scipy.io import savemat
 from saliency_nb import core, models as shelf
 from saliency_nb.attraction import attraction, named_images
-from saliency_nb.bases import build_model, save_checkpoint
+from saliency_nb.hosts import resized
+from saliency_nb.pictures import normalised
+from saliency_nb.bases import build_model, initialise, save_checkpoint
+from saliency_nb.calibration import calibrate, logit_maps
 from saliency_nb.cli import main
 from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.fixations import SaliencyDataset
 from saliency_nb.models import load_model, models, save_to_zoo
 from saliency_nb.photographs import GATE, POSITION, explained, names_certain, page
-from saliency_nb.predict import Known, predict, predict_files, score, summary, write_map
+from saliency_nb.predict import (Known, density_of, maps_by_id, predict, predict_files, saliency_of, score,
+                                 summary, upright, write_map)
 from saliency_nb.inputs import exchanged
-from saliency_nb.training import METRICS, evaluate
+from saliency_nb.training import METRICS, evaluate, train
 from saliency_nb.world import make_world
 
 SIZE = 96, 128
@@ -122,6 +126,73 @@ def test_maps_have_size_and_name_of_their_pictures(run, photos, tmp_path, capsys
     code, _, _ = said(capsys, 'predict', photos/'a.jpg', '--model', run, '--out', tmp_path/'arrays', '--format', 'npy')
     found = np.load(tmp_path/'arrays/a.npy')
     assert code == 0 and found.shape == (128, 96) and abs(found.sum(dtype=float) - 1) < 1e-4
+
+@pytest.fixture(scope='module')
+def sigmoid_run(world, tmp_path_factory):
+    "A run of a model that ends in a sigmoid, trained with the published loss, and its tau."
+    run = tmp_path_factory.mktemp('sigmoid')
+    learned, others = (SaliencyDataset(read_fixations(world, split=s), SIZE) for s in ('train', 'val'))
+    torch.manual_seed(0)
+    model = build_model('dinet', backbone='squeezenet1_0', width=8, n_bases=8)
+    initialise(model, torch.stack([learned.image(i) for i in range(8)]))
+    model = train(model, learned, others, run/'phase1', epochs=3, batch=6, lr=1e-3, say=lambda *_: None)
+    save_checkpoint(model.to_phase2(), run/'phase2/best.safetensors')
+    parameters = dict(model='dinet', height=SIZE[0], width=SIZE[1], data=str(world))
+    core.write_json(dict(parameters=parameters, stages={}), run/'run.json')
+    fitted = calibrate(*logit_maps(model, torch.utils.data.Subset(others, range(4))))
+    core.write_json(dict(network=fitted), run/'calibration.json')
+    return run
+
+def test_the_calibrated_density_predicts_no_worse_than_saliency(sigmoid_run, world, tmp_path, capsys):
+    "On images that tau was not fitted to; both rank places alike."
+    val = read_fixations(world, split='val')
+    unseen = val.subset(val.ids[4:])
+    pictures = [str(path) for path in unseen.images.path]
+    found = {}
+    for form in ('png', 'npy'):
+        command = 'predict', *pictures, '--model', sigmoid_run, '--out', tmp_path/form, '--format', form
+        assert said(capsys, *command)[0] == 0
+        table, _ = score(tmp_path/form, unseen)
+        found[form] = table[table.prediction == 'maps'].set_index('image')
+    assert len(found['npy']) == len(unseen) > 0
+    assert found['npy'].information_gain.mean() > found['png'].information_gain.mean()
+    assert abs(found['npy'].auc_judd - found['png'].auc_judd).max() < .02
+
+def test_density_and_saliency_rise_with_the_same_logit(sigmoid_run, world):
+    "And the density does not ask how large a logit is."
+    model = load_model(sigmoid_run)
+    model.upsampling = 'nearest' # each pixel has the logit of one cell
+    rgb = upright(sorted((world/'images/val').iterdir())[0])
+    with torch.no_grad(): z = model.logits(normalised(rgb, SIZE)[None])
+    z = resized(z[:, None], SIZE, 'nearest').double().flatten()
+    density, saliency = (of(model, rgb).ravel() for of in (density_of, saliency_of))
+    assert np.allclose(density, torch.softmax(model.tau * z, 0), rtol=1e-4)
+    for values in (density, saliency):
+        assert (np.diff(values[z.argsort()]) >= 0).all() and np.ptp(values) > 0
+    model.readout.weight.data *= 3
+    model.tau /= 3
+    assert np.allclose(density_of(model, rgb).ravel(), density, rtol=1e-3)
+    assert abs(saliency_of(model, rgb).ravel() - saliency).sum() > .1
+
+def test_without_a_tau_of_its_own_a_model_gives_its_own_map(sigmoid_run, world, tmp_path, capsys):
+    "A checkpoint by itself, and one of a run whose tau was fitted to another phase."
+    path = sorted((world/'images/val').iterdir())[0]
+    shutil.copy(sigmoid_run/'phase2/best.safetensors', tmp_path/'alone.safetensors')
+    shutil.copytree(sigmoid_run, tmp_path/'run')
+    (tmp_path/'run/calibration.json').unlink()
+    for place in (tmp_path/'run', sigmoid_run/'phase1/best.safetensors'):
+        model = load_model(place)
+        assert not model.calibrated and model.tau == 1
+        assert (density_of(model, upright(path)) == saliency_of(model, upright(path))).all()
+    assert not load_model(tmp_path/'alone.safetensors').calibrated and load_model(sigmoid_run).calibrated
+    command = 'predict', path, '--out', tmp_path/'maps', '--format', 'npy', '--model'
+    assert said(capsys, *command, tmp_path/'run')[0] == 0
+    code, _, err = said(capsys, *command, sigmoid_run) # the same weights, and now a tau
+    assert code == 1 and 'other options' in err
+
+def test_overlays_are_no_maps(run, photos, tmp_path, capsys):
+    said(capsys, 'predict', photos, '--model', run, '--out', tmp_path/'maps', '--overlay')
+    assert (tmp_path/'maps/overlay/a.jpg').is_file() and set(maps_by_id(tmp_path/'maps')) == {'a', 'b'}
 
 def build_other(folder):
     torch.manual_seed(2)
@@ -244,6 +315,16 @@ def test_an_explanation_adds_up_and_names_are_escaped(run, photos):
     assert POSITION in found.table.index and found.density.shape == found.rgb.shape[:2] == (200, 400)
     shown = page(found, '<script>')
     assert '<script>' not in shown and '&lt;script&gt;alert(1)' in shown and GATE[False] in shown
+
+def test_an_explanation_shows_the_calibrated_density(run, photos, tmp_path):
+    other = tmp_path/'run'
+    shutil.copytree(run, other)
+    core.write_json(dict(network=dict(tau=.1, bits=.5)), other/'calibration.json')
+    core.write_arrays(core.read_arrays(run/'alignment.nc').assign_attrs(tau=.1), other/'alignment.nc')
+    model, rgb = load_model(other), upright(photos/'a.jpg')
+    found = explained(model, rgb).density
+    assert np.allclose(found, density_of(model, rgb), rtol=1e-3)
+    assert abs(found - saliency_of(model, rgb)).sum() > .05
 
 def test_the_region_is_where_the_picture_was_pointed_at(run, photos):
     "Upright, and in the corner of a wide picture: pixels of the picture, not of the padded image."
