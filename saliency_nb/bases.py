@@ -147,9 +147,9 @@ def read_out(self: FactorizedSaliency,
 # %% ../nbs/22_bases.ipynb #b18a434f
 @patch
 def kernels(self: FactorizedSaliency) -> torch.Tensor: # (N, 3, 3)
-    "W2, the kernel that reads each basis out; in phase 1 W2[n,i,j] = sum_c W1[c,i,j] P[n,c]."
+    "W2, the kernel that reads each basis out; in phase 1 W2[n,i,j] = sum_d W1[d,i,j] P[n,d]."
     if self.phase == 2: return self.readout.weight[0]
-    return torch.einsum('cij,nc->nij', self.readout.weight[0], self.bases.weight[:, :, 0, 0])
+    return torch.einsum('dij,nd->nij', self.readout.weight[0], self.bases.weight[:, :, 0, 0])
 
 # %% ../nbs/22_bases.ipynb #33f08a17
 @patch(as_prop=True)
@@ -272,7 +272,7 @@ def read_with_unit_variance(
 def initialise(
     model: SaliencyModel, # its untrained convolutions and linear layers are rescaled in place
     images: torch.Tensor, # (B, 3, H, W), normalised, a batch of training images
-    level: float = -5., # mean saliency logit to start from
+    mean_logit: float = -5., # of saliency, to start from
 ) -> SaliencyModel: # the same
     "Unit variance (Mishkin & Matas 2016) for every layer without trained weights, and a mean saliency logit."
     if hasattr(model, 'start'): return model.start(images) # bases on a frozen backbone
@@ -284,7 +284,7 @@ def initialise(
     mean = read_with_unit_variance(model, images, last).mean((0, 2, 3))
     last.weight /= model.logits(images).std().clamp(min=1e-6)
     row, column = (k // 2 for k in last.kernel_size)
-    last.weight[0, :, row, column] += (level - model.logits(images).mean()) / (mean @ mean) * mean
+    last.weight[0, :, row, column] += (mean_logit - model.logits(images).mean()) / (mean @ mean) * mean
     return model.train(mode)
 
 # %% ../nbs/22_bases.ipynb #7b220002

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OSIE_ATTRIBUTES', 'overlap', 'box_coverage', 'pixel_overlap', 'mask_coverage', 'covered', 'require_rule', 'Regions',
-           'own_code', 'kept_masks', 'note_unmatched', 'used_images', 'BoxRegions', 'OsieRegions', 'osie_masks',
-           'annotated_stimuli', 'osie_regions', 'enrichment']
+           'BoxRegions', 'OsieRegions', 'osie_masks', 'enrichment', 'note_unmatched', 'used_images',
+           'annotated_stimuli', 'osie_regions', 'own_code', 'kept_masks']
 
 # %% ../nbs/31_regions.ipynb #85e640ab
 import copy
@@ -65,11 +65,11 @@ def mask_coverage(
 # %% ../nbs/31_regions.ipynb #1ed716d6
 def covered(
     coverage: np.ndarray, # (..., h, w) in [0, 1]
-    rule: float | str = 'half', # 'half': ours; a number: cells covered by more than that (published: 0.9)
+    rule: float | str = 'half', # 'half': of the best covered cell; a number: above it (published: 0.9)
 ) -> np.ndarray: # (..., h, w) bool
     "Cells that belong to a region; with the rule 'half' no region loses all its cells."
     if rule != 'half': return coverage > rule
-    most = coverage.max((-2, -1), keepdims=True)
+    most = coverage.max((-2, -1), keepdims=True) # 1, up to rounding, where a cell is filled
     return (coverage >= np.minimum(.5, most / 2)) & (coverage > 0)
 
 # %% ../nbs/31_regions.ipynb #69a47fcb
@@ -115,6 +115,7 @@ def ids(self: Regions) -> list: # image ids
     "Images in their order."
     return list(self.images)
 
+# %% ../nbs/31_regions.ipynb #cab80824
 @patch
 def image_path(self: Regions, image) -> str: # path
     "The picture of an image."
@@ -143,46 +144,69 @@ def masks(self: Regions,
     made = self.rasterised if self.cache is None else self.remembered
     return made(image, tuple(grid))
 
-# %% ../nbs/31_regions.ipynb #19b7d3dd
-@lru_cache
-def own_code(
-    kind: type, # of regions
-) -> str: # 16 hexadecimal digits
-    "Hash of the code that a cached mask depends on besides its data: that of its class, and of outlines."
-    places = {c.__module__ for c in kind.__mro__ if c.__module__.startswith('saliency_nb.')}
-    return fingerprint_code('outlines', *sorted(p.split('.')[1] for p in places))
+# %% ../nbs/31_regions.ipynb #591055cf
+class BoxRegions(Regions):
+    "Regions given by boxes; `boxes` maps an image id to (names, (R, 4) shares)."
+    what = 'scene graph'
+    def coverage(self, image, grid):
+        rows, boxes = self.boxes.get(image, (np.zeros(0, int), np.zeros((0, 4))))
+        present = np.unique(rows)
+        if not len(present): return [], np.zeros((0, *grid))
+        cells = box_coverage(boxes, grid)
+        return [self.semantics[i] for i in present], np.stack([cells[rows == i].max(0) for i in present])
 
-# %% ../nbs/31_regions.ipynb #83483343
-@patch
-def cached(self: Regions,
-    folder, # for one small file per image and grid
-): # Regions
-    "The same regions, each rasterised once and found again by the hash of all that they are made from."
-    other = copy.copy(self)
-    other.cache = Path(folder)
-    return other
+    def evidence(self, image):
+        rows, boxes = self.boxes.get(image, ((), ()))
+        return fingerprint([[self.semantics[r], *map(float, b)] for r, b in zip(rows, boxes)])
 
-@patch
-def remembered(self: Regions, image, grid) -> tuple: # as `masks`
-    "What the cache holds."
-    known = self.evidence(image), grid, str(self.rule), own_code(type(self))
-    entry = self.cache/f'{fingerprint(*known)}.npz'
-    try: return kept_masks(entry, grid)
-    except Exception: pass # not there, or not readable: made again
-    names, on = self.rasterised(image, grid)
-    bits = np.packbits(on.reshape(len(on), -1), axis=1)
-    with whole_file(entry) as part: np.savez(part, names=np.array(names, str), bits=bits)
-    return names, on
+# %% ../nbs/31_regions.ipynb #15cb17f8
+OSIE_ATTRIBUTES = ['text', 'face', 'emotion', 'sound', 'smell', 'taste', 'touch', 'motion', 'operability',
+                   'watchability', 'touched', 'gazed']
 
-# %% ../nbs/31_regions.ipynb #42739e98
-def kept_masks(
-    entry: Path, # of a cache
-    grid: tuple[int, int], # (h, w)
-) -> tuple: # as `masks`
-    "An entry of a cache; raises whatever its reading raises."
-    with np.load(entry) as f:
-        bits = np.unpackbits(f['bits'], axis=1, count=grid[0] * grid[1])
-        return f['names'].tolist(), bits.view(bool).reshape(-1, *grid)
+class OsieRegions(Regions):
+    "OSIE's pixel masks of twelve attributes; its sources are one .mat for each image."
+    @cached_property
+    def files(self) -> dict: return {image_id(p): p for p in self.sources} # image id -> path
+
+    def coverage(self, image, grid):
+        data = osie_masks(self.files[image])
+        there = [k for k in range(12) if data[k].any()]
+        if not there: return [], np.zeros((0, *grid))
+        return [OSIE_ATTRIBUTES[k] for k in there], np.stack([mask_coverage(data[k], grid) for k in there])
+
+    def evidence(self, image):
+        return fingerprint_files([existing_file(self.files[image], "an image's twelve masks")])
+
+    def nothing(self, image): return f'{self.files[image]}: none of the twelve attributes is marked.'
+
+# %% ../nbs/31_regions.ipynb #047ea8a1
+def osie_masks(
+    path, # .mat of an image
+) -> np.ndarray: # (12, H, W) bool
+    "The twelve masks of an image; raises `DataError` where they are of another shape."
+    data = np.asarray(read_mat(path, 'data'))
+    if data.shape == (12, *OSIE_FRAME): return data > 0 # overlapping objects add up
+    raise DataError(f'{path}: has the shape {data.shape} instead of (12, 600, 800); fetch it again.',
+                    'unreadable regions')
+
+# %% ../nbs/31_regions.ipynb #1eee4dd8
+def enrichment(
+    regions: Regions, # named regions
+    fixations: FixationSet, # of the same images
+) -> pd.Series: # index: semantic; 1: as much as its area
+    "Fixations inside each semantic relative to its area; raises `DataError` where an image has none."
+    by_image = dict(list(fixations.fixations.groupby('image')))
+    parts = []
+    for image in regions.ids:
+        if image not in by_image:
+            raise DataError(f'{fixations.name}: no fixations for image {image}; give regions and fixations '
+                            'of the same images.')
+        f, frame = by_image[image], fixations.images.loc[image]
+        names, masks = regions.masks(image, (int(frame.height), int(frame.width)))
+        inside = masks[:, f.y.to_numpy().astype(int), f.x.to_numpy().astype(int)].sum(1)
+        parts.append(pd.DataFrame(dict(inside=inside, expected=masks.mean((1, 2)) * len(f)), index=names))
+    total = pd.concat(parts).groupby(level=0).sum()
+    return (total.inside / total.expected).rename('enrichment')
 
 # %% ../nbs/31_regions.ipynb #4de4fa12
 @patch
@@ -289,51 +313,6 @@ def used_images(
     raise DataError(f'{path}: none of its {len(annotated)} images is in {images}; give the folder of '
                     'the images it annotates.', 'regions without image')
 
-# %% ../nbs/31_regions.ipynb #591055cf
-class BoxRegions(Regions):
-    "Regions given by boxes; `boxes` maps an image id to (names, (R, 4) shares)."
-    what = 'scene graph'
-    def coverage(self, image, grid):
-        rows, boxes = self.boxes.get(image, (np.zeros(0, int), np.zeros((0, 4))))
-        present = np.unique(rows)
-        if not len(present): return [], np.zeros((0, *grid))
-        cells = box_coverage(boxes, grid)
-        return [self.semantics[i] for i in present], np.stack([cells[rows == i].max(0) for i in present])
-
-    def evidence(self, image):
-        rows, boxes = self.boxes.get(image, ((), ()))
-        return fingerprint([[self.semantics[r], *map(float, b)] for r, b in zip(rows, boxes)])
-
-# %% ../nbs/31_regions.ipynb #15cb17f8
-OSIE_ATTRIBUTES = ['text', 'face', 'emotion', 'sound', 'smell', 'taste', 'touch', 'motion', 'operability',
-                   'watchability', 'touched', 'gazed']
-
-class OsieRegions(Regions):
-    "OSIE's pixel masks of twelve attributes; its sources are one .mat for each image."
-    @cached_property
-    def files(self) -> dict: return {image_id(p): p for p in self.sources} # image id -> path
-
-    def coverage(self, image, grid):
-        data = osie_masks(self.files[image])
-        there = [k for k in range(12) if data[k].any()]
-        if not there: return [], np.zeros((0, *grid))
-        return [OSIE_ATTRIBUTES[k] for k in there], np.stack([mask_coverage(data[k], grid) for k in there])
-
-    def evidence(self, image):
-        return fingerprint_files([existing_file(self.files[image], "an image's twelve masks")])
-
-    def nothing(self, image): return f'{self.files[image]}: none of the twelve attributes is marked.'
-
-# %% ../nbs/31_regions.ipynb #047ea8a1
-def osie_masks(
-    path, # .mat of an image
-) -> np.ndarray: # (12, H, W) bool
-    "The twelve masks of an image; raises `DataError` where they are of another shape."
-    data = np.asarray(read_mat(path, 'data'))
-    if data.shape == (12, *OSIE_FRAME): return data > 0 # overlapping objects add up
-    raise DataError(f'{path}: has the shape {data.shape} instead of (12, 600, 800); fetch it again.',
-                    'unreadable regions')
-
 # %% ../nbs/31_regions.ipynb #fc5f7bc0
 def annotated_stimuli(
     images: dict, # image id -> path
@@ -368,21 +347,44 @@ def osie_regions(
     note_unmatched(regions, files, used, labels)
     return regions if problems is None else regions.checked(problems)
 
-# %% ../nbs/31_regions.ipynb #1eee4dd8
-def enrichment(
-    regions: Regions, # named regions
-    fixations: FixationSet, # of the same images
-) -> pd.Series: # index: semantic; 1: as much as its area
-    "Fixations inside each semantic relative to its area; raises `DataError` where an image has none."
-    by_image = dict(list(fixations.fixations.groupby('image')))
-    parts = []
-    for image in regions.ids:
-        if image not in by_image:
-            raise DataError(f'{fixations.name}: no fixations for image {image}; give regions and fixations '
-                            'of the same images.')
-        f, frame = by_image[image], fixations.images.loc[image]
-        names, masks = regions.masks(image, (int(frame.height), int(frame.width)))
-        inside = masks[:, f.y.to_numpy().astype(int), f.x.to_numpy().astype(int)].sum(1)
-        parts.append(pd.DataFrame(dict(inside=inside, expected=masks.mean((1, 2)) * len(f)), index=names))
-    total = pd.concat(parts).groupby(level=0).sum()
-    return (total.inside / total.expected).rename('enrichment')
+# %% ../nbs/31_regions.ipynb #19b7d3dd
+@lru_cache
+def own_code(
+    kind: type, # of regions
+) -> str: # 16 hexadecimal digits
+    "Hash of the code that a cached mask depends on besides its data: that of its class, and of outlines."
+    places = {c.__module__ for c in kind.__mro__ if c.__module__.startswith('saliency_nb.')}
+    return fingerprint_code('outlines', *sorted(p.split('.')[1] for p in places))
+
+# %% ../nbs/31_regions.ipynb #83483343
+@patch
+def cached(self: Regions,
+    folder, # for one small file per image and grid
+): # Regions
+    "The same regions, each rasterised once and found again by the hash of all that they are made from."
+    other = copy.copy(self)
+    other.cache = Path(folder)
+    return other
+
+# %% ../nbs/31_regions.ipynb #42739e98
+def kept_masks(
+    entry: Path, # of a cache
+    grid: tuple[int, int], # (h, w)
+) -> tuple: # as `masks`
+    "An entry of a cache; raises whatever its reading raises."
+    with np.load(entry) as f:
+        bits = np.unpackbits(f['bits'], axis=1, count=grid[0] * grid[1])
+        return f['names'].tolist(), bits.view(bool).reshape(-1, *grid)
+
+# %% ../nbs/31_regions.ipynb #9f836b3a
+@patch
+def remembered(self: Regions, image, grid) -> tuple: # as `masks`
+    "What the cache holds."
+    known = self.evidence(image), grid, str(self.rule), own_code(type(self))
+    entry = self.cache/f'{fingerprint(*known)}.npz'
+    try: return kept_masks(entry, grid)
+    except Exception: pass # not there, or not readable: made again
+    names, on = self.rasterised(image, grid)
+    bits = np.packbits(on.reshape(len(on), -1), axis=1)
+    with whole_file(entry) as part: np.savez(part, names=np.array(names, str), bits=bits)
+    return names, on
