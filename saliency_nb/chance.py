@@ -138,7 +138,7 @@ def strata(
 
 # %% ../nbs/32_chance.ipynb #6c3b000f
 FEWEST = 8 # images, or parts of images, that a number rests on; below that no interval is given
-PARTS = 200 # random parts of the images, to resample later
+PARTS = 200 # random parts (folds) of the images, to resample later
 
 @lru_cache(100_000)
 def fold_of(
