@@ -190,7 +190,7 @@ def hosts_of(
     layouts: Layouts, # of the probe
     semantic: int, # its index
 ) -> np.ndarray: # (images with the semantic, PARTNERS or fewer) positions of images that lack it
-    "Images to which the regions of a semantic are brought; none where fewer than one in fifty lacks it."
+    "Images with names that lack the semantic, for its regions; none where fewer than one in fifty lacks it."
     members = layouts.members[semantic]
     named = np.unique(np.concatenate(layouts.members)) # an image without any name does not tell what it lacks
     without = np.setdiff1d(named, members)
