@@ -138,7 +138,7 @@ def strata(
 
 # %% ../nbs/32_chance.ipynb #6c3b000f
 FEWEST = 8 # images, or parts of images, that a number rests on; below that no interval is given
-PARTS = 200 # random parts of the images, to resample later
+PARTS = 200 # random parts (folds) of the images, to resample later
 
 @lru_cache(100_000)
 def fold_of(
@@ -190,7 +190,7 @@ def hosts_of(
     layouts: Layouts, # of the probe
     semantic: int, # its index
 ) -> np.ndarray: # (images with the semantic, PARTNERS or fewer) positions of images that lack it
-    "Images to which the regions of a semantic are brought; none where fewer than one in fifty lacks it."
+    "Images with names that lack the semantic, for its regions; none where fewer than one in fifty lacks it."
     members = layouts.members[semantic]
     named = np.unique(np.concatenate(layouts.members)) # an image without any name does not tell what it lacks
     without = np.setdiff1d(named, members)

@@ -70,7 +70,7 @@ def mean_effect(
 # %% ../nbs/35_contributions.ipynb #f566c5c9
 def effect_interval(
     effect: xr.Dataset, # from `mean_effect` or `solved`
-) -> tuple: # low, high, p-value of zero; (C,) each; NaN where it rests on fewer than `FEWEST` images
+) -> tuple: # low, high, p-value of zero; (C,) each; NaN where `separating` is below `FEWEST`
     "Student's interval of every effect."
     error = fold_errors(effect.influence.values)
     return student_interval(effect.effect.values, error, freedom(effect.separating.values))
