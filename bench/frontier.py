@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from saliency_nb import training
 from saliency_nb.adjustment import FOLDS, fold_errors, student_interval
-from saliency_nb.bases import build_model, initialise
+from saliency_nb.bases import build_model, initialise, load_checkpoint
 from saliency_nb.core import derived_seed
 from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining,
                                       Rotated, SparseActivations, SparseAutoencoder, explained,
@@ -118,12 +118,14 @@ def bases_last(n, epochs=8, epochs2=2):
         for phase, (count, rate, every) in enumerate([(epochs, 2e-3, 3), (epochs2, 1e-3, 2)]):
             if phase: model = model.to_phase2()
             model.host.frozen.kept = kept
-            folder, rates = out/f'phase{phase + 1}', dict(lr=rate, lr_every=every)
-            model = study.trained(model, count, folder, seed, images, **rates)
+            folder, rates = out/f'phase{phase + 1}', dict(lr=rate, lr_every=every, keep=(count,))
+            study.trained(model, count, folder, seed, images, **rates)
+            model = load_checkpoint(folder/f'epoch_{count:03d}.safetensors') # the last: NSS rises to the end
             seconds += study.cpu_seconds
         study.cpu_seconds, own = seconds, copy.copy(study)
         own.features = {name: HeadFeatures(model.host.head, items) for name, items in study.features.items()}
         own.places = sampled_places(own.features['train'])
+        model.bases.bias = nn.Parameter(torch.zeros(n)) # published bases have none
         return model, Learned(model).fit(own.places), own
     return make
 
