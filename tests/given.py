@@ -7,11 +7,13 @@ from saliency_nb.regions import Regions
 class Given(Regions):
     "Regions given as arrays, a dictionary per image."
     def __init__(self, found):
-        super().__init__({f'image_{i}': '' for i in range(len(found))}, sorted({n for f in found for n in f}), [])
+        images = {f'image_{i}': '' for i in range(len(found))}
+        super().__init__(images, sorted(set().union(*found)), [])
         self.found = found
+
     def masks(self, i, grid):
-        f = self.found[int(i.split('_')[1])]
-        return list(f), np.stack(list(f.values())) if f else np.zeros((0, *grid), bool)
+        there = self.found[int(i.split('_')[1])]
+        return list(there), np.array(list(there.values()), bool).reshape(-1, *grid)
 
 @pytest.fixture
 def no_pictures(monkeypatch):
