@@ -5,7 +5,7 @@
 Reading an image takes so many seconds; with FOLDER it keeps its sums there.
 """
 import sys, time
-import numpy as np, torch
+import torch
 import torch.distributed as dist
 from torch import nn
 from saliency_nb.bases import FactorizedSaliency
