@@ -5,9 +5,12 @@ from saliency_nb.dissection import Batch
 from saliency_nb.regions import BoxRegions, Regions
 from saliency_nb.world import log_density, named_boxes
 
+def not_empty(there): return {name: m for name, m in there.items() if m.any()}
+
 class Given(Regions):
-    "Regions given as arrays, a dictionary per image."
+    "Regions given as arrays, a dictionary per image; empty ones are left out."
     def __init__(self, found):
+        found = list(map(not_empty, found))
         images = {f'image_{i}': '' for i in range(len(found))}
         super().__init__(images, sorted(set().union(*found)), [])
         self.found = found
