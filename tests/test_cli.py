@@ -6,11 +6,11 @@ import io, json, os, shutil, signal, subprocess, sys, time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
-import pandas as pd, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from safetensors.torch import load_file
-import numpy as np
 from scipy.io import savemat
+from crash import is_locked
 from saliency_nb.bases import build_model, export_authors
 from saliency_nb.chance import FEWEST
 from saliency_nb.cli import given, main, parser
@@ -137,17 +137,19 @@ def test_a_run_in_its_notebook_ends_in_one_sentence_too(world, tmp_path):
 
 # runs
 
-def killed_in_training(*arguments):
-    "Start a run, and end it and its kernel in the second epoch."
-    victim = subprocess.Popen(command('run', *arguments), env=ENV, stdout=subprocess.PIPE, text=True,
-                              start_new_session=True)
+def killed_in_training(out, *arguments):
+    "Start a run, end it in the second epoch, and wait until its kernel has noticed."
+    start = command('run', '--out', out, *arguments)
+    victim = subprocess.Popen(start, env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True)
     for line in victim.stdout:
         if 'phase 1, epoch 2/3' in line: break
     os.killpg(victim.pid, signal.SIGKILL)
     victim.wait()
+    until = time.monotonic() + 30
     time.sleep(1)
-    kernel = f'ipykernel_launcher.*{victim.pid}'
-    subprocess.run(['pkill', '-9', '-f', kernel], check=False)
+    while is_locked(out):
+        assert time.monotonic() < until, 'the kernel has outlived its parent'
+        time.sleep(.1)
 
 def largest_difference(run, other, phase):
     "Of all weights of two runs."
@@ -157,8 +159,8 @@ def largest_difference(run, other, phase):
 def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
     whole = every_stage('--data', world, '--out', tmp_path/'whole', *DINET)
     assert whole.returncode == 0, whole.stderr
+    killed_in_training(tmp_path/'killed', '--data', world, *DINET)
     options = '--data', world, '--out', tmp_path/'killed', *DINET
-    killed_in_training(*options)
     again = every_stage(*options)
     assert again.returncode == 0, again.stderr
     assert 'phase 1, epoch 1/3' not in again.stdout, 'started from nothing'
