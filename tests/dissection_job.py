@@ -1,9 +1,11 @@
-"""A small dissection, to be started as a process of its own by test_dissection.py, or in several by torchrun; with FOLDER it keeps its sums there:
+"""A small dissection, to be started as a process of its own by test_dissection.py, or in several by torchrun:
 
     dissection_job.py OUT BATCH SECONDS [FOLDER [reversed]]
+
+Reading an image takes so many seconds; with FOLDER it keeps its sums there.
 """
 import sys, time
-import numpy as np, torch
+import torch
 import torch.distributed as dist
 from torch import nn
 from saliency_nb.bases import FactorizedSaliency
@@ -16,21 +18,30 @@ import saliency_nb.dissection as dissection
 import saliency_nb.thresholds as thresholds
 
 IMAGES, GRID = 61, (12, 16)
+ADJUSTED = dict(effect='adjusted_effect', low='adjusted_low', high='adjusted_high') # names of their own
 
 class Noise(Regions):
-    "Regions made from the number of the image; reading an image takes a while."
+    "Regions made from the number of the image."
     def __init__(self, backwards=False):
         ids = [f'noise_{i}' for i in range(IMAGES)]
-        super().__init__(dict.fromkeys(ids[::-1] if backwards else ids, ''), ['dog', 'red', 'sky', 'tall'], [])
+        if backwards: ids.reverse()
+        super().__init__(dict.fromkeys(ids, ''), ['dog', 'red', 'sky', 'tall'], [])
+
     def masks(self, i, grid):
-        g = rng(0, 'regions', i); there = g.random(4) < .7
-        return [n for n, t in zip(self.semantics, there) if t], np.stack([g.random(grid) < .3 for _ in range(there.sum())]) if there.any() else np.zeros((0, *grid), bool)
+        g = rng(0, 'regions', i)
+        there = g.random(4) < .7
+        names = [name for name, shown in zip(self.semantics, there) if shown]
+        return names, g.random((len(names), *grid)) < .3
 
 def image(i): return torch.from_numpy(rng(0, 'image', i).normal(size=(3, 48, 64))).float()
 
 class Blobs(nn.Module):
+    "Two convolutions."
     dim = 8
-    def __init__(self): super().__init__(); self.body = nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(), nn.Conv2d(8, 8, 5, 2, 2), nn.ReLU())
+    def __init__(self):
+        super().__init__()
+        first, second = nn.Conv2d(3, 8, 5, 2, 2), nn.Conv2d(8, 8, 5, 2, 2)
+        self.body = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
     def forward(self, images): return self.body(images)
 
 def model_of_noise():
@@ -38,18 +49,30 @@ def model_of_noise():
     return FactorizedSaliency(Blobs(), n_bases=12)
 
 def work(out, batch, seconds, folder=None, order=''):
+    "Dissect, and write what is found beside the adjusted effects."
     regions = Noise(order == 'reversed')
     regions.image_path = lambda i: i
-    def read(i, size): time.sleep(seconds); return image(i)
+    def read(i, size):
+        time.sleep(seconds)
+        return image(i)
     thresholds.EVERY = 0 # so that all is saved
     dissection.read_image = read
     model = model_of_noise()
     seen = reference_pass(model, torch.stack([image(i) for i in Noise().ids]), batch)
     effects = Adjustment(regions, 12, seen.usual(), inside=[])
-    found = dissection.dissect(model, regions, sample_thresholds(seen.sample()), (48, 64), batch, also=(effects,), folder=folder)
-    names = ('adjusted', 'on', 'effect', 'low', 'high', 'influence')
-    found = found.merge(solved(effects)[list(names)].drop_vars('fold', errors='ignore').rename(effect='adjusted_effect', low='adjusted_low', high='adjusted_high'))
-    if process()[0] == 0: found.sortby('image').to_netcdf(out, engine='h5netcdf', encoding={k: dict(zlib=False) for k in found.data_vars})
+    t = sample_thresholds(seen.sample())
+    found = dissection.dissect(model, regions, t, (48, 64), batch, also=(effects,), folder=folder)
+    found = found.merge(adjusted_of(effects))
+    if process()[0] == 0: write(found.sortby('image'), out)
+
+def adjusted_of(effects):
+    kept = solved(effects)[['adjusted', 'on', 'effect', 'low', 'high', 'influence']]
+    return kept.drop_vars('fold', errors='ignore').rename(ADJUSTED)
+
+def write(found, out):
+    "Without compression."
+    plain = {k: dict(zlib=False) for k in found.data_vars}
+    found.to_netcdf(out, engine='h5netcdf', encoding=plain)
 
 if __name__ == '__main__':
     torch.set_num_threads(1)

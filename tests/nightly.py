@@ -1,4 +1,8 @@
-"Calibrations: in every run of the tests a small version; with NIGHTLY=1 (`make nightly`) as many draws as the claim needs, and the numbers are kept in bench/nightly.csv."
+"""Calibrations: every run of the tests does a small version of them.
+
+With NIGHTLY=1 (`make nightly`) they take as many draws as their claims need, and the numbers are kept in
+bench/nightly.csv.
+"""
 import os
 from pathlib import Path
 import pandas as pd

@@ -1,15 +1,16 @@
 """The command line as a user meets it: broken data, kill -9, strangers' hosts, and papermill by hand.
 
-Starting a process takes longer than what most commands do here, so one test of each kind starts real ones and the others call `main`."""
+Starting a process takes longer than what most commands do here, so one test of each kind starts real ones and
+the others call `main`."""
 import io, json, os, shutil, signal, subprocess, sys, time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
-import pandas as pd, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from safetensors.torch import load_file
-import numpy as np
 from scipy.io import savemat
+from crash import is_locked
 from saliency_nb.bases import build_model, export_authors
 from saliency_nb.chance import FEWEST
 from saliency_nb.cli import given, main, parser
@@ -18,11 +19,15 @@ from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONUNBUFFERED='1')
-SMALL = ['--preset', 'tiny', '--height', '96', '--width', '128', '--features', '16', '--n-bases', '16', '--epochs', '3', '--epochs2', '1', '--accelerator', 'cpu']
+SMALL = '--preset tiny --height 96 --width 128 --features 16 --n-bases 16'.split()
+SMALL += '--epochs 3 --epochs2 1 --accelerator cpu'.split()
 DINET = ['--model', 'dinet', *SMALL]
+STAGES = 'models scores calibration thresholds dissection units contributions controls people'.split()
 
 def command(*arguments): return [sys.executable, '-m', 'saliency_nb.cli', *map(str, arguments)]
-def process(*arguments): return subprocess.run(command(*arguments), env=ENV, capture_output=True, text=True, timeout=600)
+
+def process(*arguments):
+    return subprocess.run(command(*arguments), env=ENV, capture_output=True, text=True, timeout=600)
 
 def written(make):
     "What a function gives, with what it writes."
@@ -39,7 +44,7 @@ def every_stage(*arguments):
     def make():
         args = parser().parse_args([str(a) for a in ('contributions', *arguments)])
         analysis = Analysis(**given(args, args.model, args.out))
-        for stage in ('models', 'scores', 'calibration', 'thresholds', 'dissection', 'units', 'contributions', 'controls', 'people'): getattr(analysis, stage)()
+        for stage in STAGES: getattr(analysis, stage)()
         return 0
     return written(make)
 
@@ -49,141 +54,237 @@ def own_package(monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('cli')/'world', n_images=48, size=(96, 128), seed=0)
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp('cli')/'world', n_images=48, size=(96, 128), seed=0)
 
-def missing_images(root): shutil.rmtree(root/'images/train'); return 'images/train'
-def corrupt_jpeg(root): p = sorted((root/'images/train').iterdir())[3]; p.write_bytes(p.read_bytes()[:900]); return p.name
+# broken data: each harm gives the name that has to be said
+
+def nth(root, folder, n): return sorted((root/folder).iterdir())[n]
+
+def missing_images(root):
+    shutil.rmtree(root/'images/train')
+    return 'images/train'
+
+def corrupt_jpeg(root):
+    p = nth(root, 'images/train', 3)
+    p.write_bytes(p.read_bytes()[:900])
+    return p.name
+
 def without_fixations(root):
-    p = sorted((root/'fixations/train').iterdir())[2]
-    savemat(p, dict(gaze=np.zeros(0, [('fixations', object)]), resolution=[96, 128])); return p.name
-def missing_partner(root): p = sorted((root/'fixations/val').iterdir())[0]; p.unlink(); return p.name
-def empty_graph(root): (root/'scene_graphs.json').write_text('{}'); return 'scene_graphs.json'
-def truncated_json(root): p = root/'scene_graphs.json'; p.write_text(p.read_text()[:2000]); return 'scene_graphs.json'
-def wrong_size(root): p = sorted((root/'images/val').iterdir())[1]; Image.new('RGB', (64, 64)).save(p); return p.name
-def broken_mat(root): p = sorted((root/'fixations/train').iterdir())[5]; p.write_bytes(b'MATLAB 5.0'); return p.name
+    p = nth(root, 'fixations/train', 2)
+    savemat(p, dict(gaze=np.zeros(0, [('fixations', object)]), resolution=[96, 128]))
+    return p.name
 
-@pytest.mark.parametrize('harm', [missing_images, corrupt_jpeg, without_fixations, missing_partner, empty_graph, truncated_json, wrong_size, broken_mat], ids=lambda f: f.__name__)
+def missing_partner(root):
+    p = nth(root, 'fixations/val', 0)
+    p.unlink()
+    return p.name
+
+def empty_graph(root):
+    (root/'scene_graphs.json').write_text('{}')
+    return 'scene_graphs.json'
+
+def truncated_json(root):
+    p = root/'scene_graphs.json'
+    p.write_text(p.read_text()[:2000])
+    return p.name
+
+def wrong_size(root):
+    p = nth(root, 'images/val', 1)
+    Image.new('RGB', (64, 64)).save(p)
+    return p.name
+
+def broken_mat(root):
+    p = nth(root, 'fixations/train', 5)
+    p.write_bytes(b'MATLAB 5.0')
+    return p.name
+
+HARMS = [missing_images, corrupt_jpeg, without_fixations, missing_partner]
+HARMS += [empty_graph, truncated_json, wrong_size, broken_mat]
+
+def is_one_line(err): return len(err.strip().splitlines()) == 1
+
+def names(err, name):
+    "Whether the one line of an error names it."
+    return is_one_line(err) and err.startswith('saliency-nb: ') and name in err
+
+@pytest.mark.parametrize('harm', HARMS, ids=lambda f: f.__name__)
 def test_broken_data_is_one_sentence(world, tmp_path, harm, capsys):
-    root = tmp_path/'world'; shutil.copytree(world, root)
+    root = shutil.copytree(world, tmp_path/'world')
     name = harm(root)
     code = main(['contributions', '--data', str(root), '--out', str(tmp_path/'run'), *DINET])
     said = capsys.readouterr()
-    lines = said.err.strip().splitlines()
-    assert code == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and name in lines[0] and lines[0].endswith('.'), said.err
+    assert code == 1 and names(said.err.strip(), name) and said.err.strip().endswith('.'), said.err
     assert 'Traceback' not in said.out and not (tmp_path/'run/phase1').exists()
 
-@pytest.mark.parametrize('arguments', [['--model', 'resnet'], ['--backbone', 'vgg'], ['--quantile', '1.5'], ['--weights', 'nowhere.pth'], ['--batch', '1000'], ['--top', '99']], ids=lambda a: a[0])
+IMPOSSIBLE = dict(model='resnet', backbone='vgg', quantile='1.5')
+IMPOSSIBLE |= dict(weights='nowhere.pth', batch='1000', top='99')
+
+@pytest.mark.parametrize('arguments', [[f'--{k}', v] for k, v in IMPOSSIBLE.items()], ids=lambda a: a[0])
 def test_impossible_parameters_are_one_sentence(world, tmp_path, arguments, capsys):
     code = main(['contributions', '--data', str(world), '--out', str(tmp_path/'run'), *DINET, *arguments])
     said = capsys.readouterr()
-    assert code == 1 and len(said.err.strip().splitlines()) == 1 and 'Traceback' not in said.out + said.err, said.err
+    assert code == 1 and is_one_line(said.err) and 'Traceback' not in said.out + said.err, said.err
     assert not (tmp_path/'run/phase1').exists()
 
 def test_a_run_in_its_notebook_ends_in_one_sentence_too(world, tmp_path):
     "A fault of the data inside the kernel that papermill starts, in real processes."
-    root = tmp_path/'world'; shutil.copytree(world, root)
+    root = shutil.copytree(world, tmp_path/'world')
     name = corrupt_jpeg(root)
     r = process('run', '--data', root, '--out', tmp_path/'run', *DINET)
-    lines = r.stderr.strip().splitlines()
-    assert r.returncode == 1 and len(lines) == 1 and lines[0].startswith('saliency-nb: ') and name in lines[0], r.stderr
+    assert r.returncode == 1 and names(r.stderr.strip(), name), r.stderr
     assert 'Traceback' not in r.stdout + r.stderr
+
+# runs
+
+def killed_in_training(out, *arguments):
+    "Start a run, end it in the second epoch, and wait until its kernel has noticed."
+    start = command('run', '--out', out, *arguments)
+    victim = subprocess.Popen(start, env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    for line in victim.stdout:
+        if 'phase 1, epoch 2/3' in line: break
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    until = time.monotonic() + 30
+    time.sleep(1)
+    while is_locked(out):
+        assert time.monotonic() < until, 'the kernel has outlived its parent'
+        time.sleep(.1)
+
+def largest_difference(run, other, phase):
+    "Of all weights of two runs."
+    a, b = (load_file(folder/phase/'best.safetensors') for folder in (run, other))
+    return max((a[k].double() - b[k].double()).abs().max().item() for k in a)
 
 def test_killed_run_goes_on_and_ends_the_same(world, tmp_path):
     whole = every_stage('--data', world, '--out', tmp_path/'whole', *DINET)
     assert whole.returncode == 0, whole.stderr
-    victim = subprocess.Popen(command('run', '--data', world, '--out', tmp_path/'killed', *DINET), env=ENV, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    for line in victim.stdout:
-        if 'phase 1, epoch 2/3' in line: break
-    os.killpg(victim.pid, signal.SIGKILL); victim.wait(); time.sleep(1)
-    subprocess.run(['pkill', '-9', '-f', 'ipykernel_launcher.*' + str(victim.pid)], check=False)
-    again = every_stage('--data', world, '--out', tmp_path/'killed', *DINET)
+    killed_in_training(tmp_path/'killed', '--data', world, *DINET)
+    options = '--data', world, '--out', tmp_path/'killed', *DINET
+    again = every_stage(*options)
     assert again.returncode == 0, again.stderr
     assert 'phase 1, epoch 1/3' not in again.stdout, 'started from nothing'
     for phase in ('phase1', 'phase2'):
-        a, b = (load_file(tmp_path/run/phase/'best.safetensors') for run in ('whole', 'killed'))
-        assert max((a[k].double() - b[k].double()).abs().max().item() for k in a) < 1e-6
-    assert pd.read_csv(tmp_path/'whole/contributions.csv').round(4).equals(pd.read_csv(tmp_path/'killed/contributions.csv').round(4))
-    third = every_stage('--data', world, '--out', tmp_path/'killed', *DINET)
+        assert largest_difference(tmp_path/'whole', tmp_path/'killed', phase) < 1e-6
+    tables = [pd.read_csv(tmp_path/run/'contributions.csv').round(4) for run in ('whole', 'killed')]
+    assert tables[0].equals(tables[1])
+    third = every_stage(*options)
     assert third.stdout.count('not made again') == 10, third.stdout # every stage
-    other = every_stage('--data', world, '--out', tmp_path/'killed', *DINET, '--quantile', '0.9')
-    assert other.stdout.count('not made again') == 6, other.stdout # training, scores, calibration, people and units are unchanged, thresholds and what follows are not
+    other = every_stage(*options, '--quantile', '0.9')
+    # training, scores, calibration, people and units are unchanged, thresholds and what follows are not
+    assert other.stdout.count('not made again') == 6, other.stdout
+
+CONTROLS = {'untrained.nc', 'shuffled.nc', 'shuffled', 'untrained_adjusted.nc', 'shuffled_adjusted.nc'}
+RECORDED = {'phase1', 'phase2', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions'}
+RECORDED |= {'people', 'units'}
+FIGURES = {'people.png', 'controls.png', 'controls_adjusted.png', 'explained.png', 'categories.png'}
+
+def files(folder): return {f.name for f in folder.iterdir()}
 
 def test_control_on_the_fixations_of_other_images(world, tmp_path):
-    r = done('run', '--data', world, '--out', tmp_path/'run', *DINET, '--epochs', '1', '--shuffled', 'true')
+    run = tmp_path/'run'
+    r = done('run', '--data', world, '--out', run, *DINET, '--epochs', '1', '--shuffled', 'true')
     assert r.returncode == 0, r.stderr
-    summary, kept = json.loads((tmp_path/'run/summary.json').read_text()), {f.name for f in (tmp_path/'run/controls').iterdir()}
-    assert kept == {'untrained.nc', 'shuffled.nc', 'shuffled', 'untrained_adjusted.nc', 'shuffled_adjusted.nc'} and summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
-    record = json.loads((tmp_path/'run/run.json').read_text())
-    assert record['parameters']['epochs'] == 1 and record['versions']['torch'] == torch.__version__.split('+')[0]
-    assert set(record['stages']) >= {'phase1', 'phase2', 'scores', 'calibration', 'thresholds', 'dissection', 'contributions', 'people', 'units'}
-    marked = pd.read_csv(tmp_path/'run/controls.csv').fillna(dict(not_beaten=''))
-    assert {c: int((t.not_beaten != '').sum()) for c, t in marked.groupby('claim')} == summary['not_beaten'] and {'untrained', 'shuffled', 'position', 'random names'} <= set(marked)
-    assert pd.read_csv(tmp_path/'run/people.csv').n_images.gt(0).all() and {'people.png', 'controls.png', 'controls_adjusted.png', 'explained.png', 'categories.png'} <= {f.name for f in (tmp_path/'run/figures').iterdir()}
-    shown = (tmp_path/'run/model.html').read_text()
-    assert 'what follows is descriptive' in shown and summary['units']['open'] is False and len(pd.read_csv(tmp_path/'run/units.csv')) # hardly trained: the gate is shut
-    assert 'claims beat all controls' in shown and 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
+    summary = json.loads((run/'summary.json').read_text())
+    assert files(run/'controls') == CONTROLS
+    assert summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
+    record = json.loads((run/'run.json').read_text())
+    assert record['parameters']['epochs'] == 1 and set(record['stages']) >= RECORDED
+    assert record['versions']['torch'] == torch.__version__.split('+')[0]
+    marked = pd.read_csv(run/'controls.csv').fillna(dict(not_beaten=''))
+    assert (marked.not_beaten != '').groupby(marked.claim).sum().to_dict() == summary['not_beaten']
+    assert {'untrained', 'shuffled', 'position', 'random names'} <= set(marked)
+    assert pd.read_csv(run/'people.csv').n_images.gt(0).all() and FIGURES <= files(run/'figures')
+    assert summary['units']['open'] is False and len(pd.read_csv(run/'units.csv'))
+    shown = (run/'model.html').read_text()
+    assert 'what follows is descriptive' in shown # hardly trained: the gate is shut
+    assert 'claims beat all controls' in shown
+    assert 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
 
-PLUGIN = '''import torchvision
-from torch import nn
+PLUGIN = '''from torch import nn
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large as lraspp
 from saliency_nb.hosts import register_host
 
 class Lraspp(nn.Module): # a segmentation network this project knows nothing about
     dim = 960
     def __init__(self):
         super().__init__()
-        self.backbone = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).backbone
+        self.backbone = lraspp(weights=None, weights_backbone=None).backbone
     def forward(self, images): return self.backbone(images)['high']
 
 register_host('lraspp', Lraspp)
 '''
 FAST = [*SMALL, '--epochs', '1', '--control', 'false']
 
+def is_refused(r, name):
+    "A sentence that says so."
+    return r.returncode == 1 and name in r.stderr and 'Traceback' not in r.stderr
+
 def test_a_strangers_host_in_ten_lines(world, tmp_path):
     (tmp_path/'my_hosts.py').write_text(PLUGIN)
-    r = every_stage('--model', 'lraspp', '--plugin', tmp_path/'my_hosts.py', '--data', world, '--out', tmp_path/'run', *FAST)
+    lraspp = '--model', 'lraspp', '--data', world, *FAST
+    r = every_stage(*lraspp, '--plugin', tmp_path/'my_hosts.py', '--out', tmp_path/'run')
     assert r.returncode == 0, r.stderr
     table = pd.read_csv(tmp_path/'run/contributions.csv')
     assert len(table) > 5 and table[['contribution', 'contrast']].notna().all(axis=None)
     assert table.low[table.n_images < FEWEST].isna().all() # of few images nothing is certain
-    r = process('contributions', '--model', 'lraspp', '--data', world, '--out', tmp_path/'other', *FAST)
-    assert r.returncode == 1 and 'register_host' in r.stderr and 'Traceback' not in r.stderr
+    assert is_refused(process('contributions', *lraspp, '--out', tmp_path/'other'), 'register_host')
 
 def test_models_side_by_side(world, tmp_path):
     r = done('run', '--model', 'salicon', 'transalnet', '--data', world, '--out', tmp_path, *FAST)
     assert r.returncode == 0, r.stderr
-    pages = [line.removeprefix('report: ') for line in r.stdout.splitlines() if line.startswith('report: ')]
-    assert [Path(p).relative_to(tmp_path).as_posix() for p in pages] == ['salicon/model.html', 'transalnet/model.html', 'compare_models.html'] and all(Path(p).is_file() for p in pages)
-    shown = Path(pages[-1]).read_text()
+    said = [line for line in r.stdout.splitlines() if line.startswith('report: ')]
+    pages = [tmp_path/name for name in ('salicon/model.html', 'transalnet/model.html', 'compare_models.html')]
+    assert said == [f'report: {p}' for p in pages] and all(p.is_file() for p in pages)
+    shown = pages[-1].read_text()
     assert all(name in shown for name in ('salicon', 'transalnet', 'information_gain', 'Spearman'))
     missing = done('compare', tmp_path/'salicon', tmp_path/'nowhere', '--out', tmp_path/'three')
-    assert missing.returncode == 1 and len(missing.stderr.strip().splitlines()) == 1 and 'nowhere' in missing.stderr
+    assert missing.returncode == 1 and is_one_line(missing.stderr) and 'nowhere' in missing.stderr
     alone = done('compare', tmp_path/'salicon', '--out', tmp_path/'alone')
     assert alone.returncode == 0, alone.stderr
-    assert 'two halves of the observers' in (tmp_path/'alone/compare_models.html').read_text() # beside people
+    shown = (tmp_path/'alone/compare_models.html').read_text()
+    assert 'two halves of the observers' in shown # beside people
+
+def parts_elsewhere(world, folder):
+    "Copy a world's folders and graphs to different places: the options that name them."
+    parts = {f'--{name}': folder/'elsewhere'/name for name in ('images', 'fixations', 'maps')}
+    for path in parts.values(): shutil.copytree(world/path.name, path)
+    parts['--scene-graphs'] = shutil.copy(world/'scene_graphs.json', folder/'graphs.json')
+    return [word for option in parts.items() for word in option]
+
+# command -> (what it makes, how many results are there already)
+MADE = dict(
+    train=('phase2/best.safetensors', 0),
+    thresholds=('thresholds.nc', 2),
+    dissect=('alignment.nc', 3),
+    contributions=('contributions.csv', 5))
+RARE = '--phase 0 --keep 0,1 --accumulate 2 --patience 1 --clip 1'.split()
 
 def test_stages_one_by_one_from_folders_kept_apart(world, tmp_path):
-    for name in ('images', 'fixations', 'maps'): shutil.copytree(world/name, tmp_path/'elsewhere'/name)
-    shutil.copy(world/'scene_graphs.json', tmp_path/'graphs.json')
-    parts = [a for name in ('images', 'fixations', 'maps') for a in (f'--{name}', tmp_path/'elsewhere'/name)]
-    options = [*parts, '--scene-graphs', tmp_path/'graphs.json', '--out', tmp_path/'run', *DINET, '--epochs', '1', '--lr', '1e-3']
-    for command_name, file, made_before in (('train', 'phase2/best.safetensors', 0), ('thresholds', 'thresholds.nc', 2), ('dissect', 'alignment.nc', 3), ('contributions', 'contributions.csv', 5)):
-        r = done(command_name, *options)
-        assert r.returncode == 0 and (tmp_path/'run'/file).is_file() and r.stdout.count('not made again') == made_before, r.stderr + r.stdout
-    r = done('train', *options, '--out', tmp_path/'other', '--phase', '0', '--keep', '0,1', '--accumulate', '2', '--patience', '1', '--clip', '1')
-    assert r.returncode == 0 and {f.name for f in (tmp_path/'other/original').glob('*.safetensors')} == {'best.safetensors', 'epoch_000.safetensors', 'epoch_001.safetensors'}, r.stderr
-    r = done('train', *options, '--keep', 'last')
-    assert r.returncode == 1 and 'epochs' in r.stderr and 'Traceback' not in r.stderr
-    r = done('train', *options, '--data', world)
-    assert r.returncode == 1 and 'either' in r.stderr and 'Traceback' not in r.stderr
+    parts = parts_elsewhere(world, tmp_path)
+    options = [*parts, '--out', tmp_path/'run', *DINET, '--epochs', '1', '--lr', '1e-3']
+    for name, (file, made_before) in MADE.items():
+        r = done(name, *options)
+        assert r.returncode == 0 and (tmp_path/'run'/file).is_file(), r.stderr + r.stdout
+        assert r.stdout.count('not made again') == made_before, r.stderr + r.stdout
+    r = done('train', *options, '--out', tmp_path/'other', *RARE)
+    kept = {f.stem for f in (tmp_path/'other/original').glob('*.safetensors')}
+    assert r.returncode == 0 and kept == {'best', 'epoch_000', 'epoch_001'}, r.stderr
+    assert is_refused(done('train', *options, '--keep', 'last'), 'epochs')
+    assert is_refused(done('train', *options, '--data', world), 'either')
 
 def test_authors_checkpoint_probed_elsewhere(world, tmp_path):
     torch.manual_seed(0)
-    export_authors(build_model('dinet', n_bases=16, width=16, phase=2), tmp_path/'model_best.pth')
-    shutil.copytree(world, tmp_path/'unnamed', ignore=shutil.ignore_patterns('scene_graphs.json', 'truth.csv'))
-    given = ['--data', tmp_path/'unnamed', '--out', tmp_path/'run', '--checkpoint', tmp_path/'model_best.pth', *DINET, '--height', '64', '--width', '96']
-    r = done('contributions', *given)
-    assert r.returncode == 1 and '--probe' in r.stderr and 'Traceback' not in r.stderr, r.stderr
-    r = every_stage(*given, '--probe', world, '--control', 'false') # an untrained ResNet-50 would take as long as all the rest
+    theirs = tmp_path/'model_best.pth'
+    export_authors(build_model('dinet', n_bases=16, width=16, phase=2), theirs)
+    named = shutil.ignore_patterns('scene_graphs.json', 'truth.csv')
+    unnamed = shutil.copytree(world, tmp_path/'unnamed', ignore=named)
+    options = ['--data', unnamed, '--out', tmp_path/'run', '--checkpoint', theirs, *DINET]
+    options += ['--height', '64', '--width', '96']
+    r = done('contributions', *options)
+    assert is_refused(r, '--probe'), r.stderr
+    # without controls: an untrained ResNet-50 would take as long as all the rest
+    r = every_stage(*options, '--probe', world, '--control', 'false')
     assert r.returncode == 0 and len(pd.read_csv(tmp_path/'run/contributions.csv')) > 5, r.stderr
     assert len(pd.read_csv(tmp_path/'run/people.csv')) # the same pictures in another folder
     assert not (tmp_path/'run/phase2/metrics.csv').exists()
