@@ -105,7 +105,7 @@ class HeadFeatures(Dataset):
         with torch.no_grad(): features = self.head(item['features'].float()[None])[0]
         return item | dict(features=features)
 
-def bases_last(n, epochs=8, epochs2=2):
+def bases_last(n, epochs=10, epochs2=2):
     def make(study, seed, out):
         images = {name: items.dataset for name, items in study.features.items()}
         some = torch.stack([images['train'][i]['image'] for i in range(60)])
@@ -115,7 +115,7 @@ def bases_last(n, epochs=8, epochs2=2):
         model.host.frozen.keep(study.folder/'features')
         initialise(model, some[:20])
         kept, seconds = model.host.frozen.kept, 0
-        for phase, (count, rate, every) in enumerate([(epochs, 2e-3, 3), (epochs2, 1e-3, 2)]):
+        for phase, (count, rate, every) in enumerate([(epochs, 2e-3, 4), (epochs2, 1e-3, 2)]):
             if phase: model = model.to_phase2()
             model.host.frozen.kept = kept
             folder, rates = out/f'phase{phase + 1}', dict(lr=rate, lr_every=every, keep=(count,))
