@@ -75,7 +75,8 @@ def shares_in_json(root):
 @pytest.mark.parametrize('layout', [shares_in_a_table, shares_in_mat_files, shares_in_json])
 def test_shares_of_the_image_are_refused(layout, tmp_path):
     for problems in (None, Problems(strict=False)):
-        with pytest.raises(DataError, match='shares of the image; multiply') as e: read_fixations(layout(tmp_path), problems)
+        with pytest.raises(DataError, match='shares of the image; multiply') as e:
+            read_fixations(layout(tmp_path), problems)
         assert e.value.kind == 'unit of the coordinates'
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
@@ -127,7 +128,8 @@ UNKNOWN_RANGES = {
 def test_pixels_of_unknown_range_are_refused(pixels, tmp_path):
     pixels = pixels.reshape(8, 8)
     Image.fromarray(pixels).save(tmp_path/'a.tif')
-    with pytest.raises(DataError, match=r'a\.tif: its pixels are .* not known what white is'): load_rgb(tmp_path/'a.tif')
+    words = r'a\.tif: its pixels are .* not known what white is'
+    with pytest.raises(DataError, match=words): load_rgb(tmp_path/'a.tif')
     with pytest.raises(DataError, match='stimulus 3'): eight_bit(pixels, 'stimulus 3')
 
 UNKNOWN_VALUES = {
@@ -209,7 +211,8 @@ def test_a_set_with_many_outside_is_refused_with_the_reason(changed, reason, tmp
 # ---------------------------------------------------------------- names and folders as they come
 
 def litter(folder, ending):
-    hidden = [f'._a{ending}', f'.hidden{ending}', f'.ipynb_checkpoints/a-checkpoint{ending}', f'__MACOSX/a{ending}']
+    checkpoint = f'.ipynb_checkpoints/a-checkpoint{ending}'
+    hidden = [f'._a{ending}', f'.hidden{ending}', f'__MACOSX/a{ending}', checkpoint]
     for name in [*hidden, 'Thumbs.db', 'desktop.ini']:
         (folder/name).parent.mkdir(exist_ok=True)
         (folder/name).write_bytes(b'\0\5\26\7')
