@@ -20,26 +20,37 @@ class Blobs(nn.Module):
     dim = 8
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(.2), nn.Conv2d(8, 8, 5, 2, 2), nn.ReLU())
+        first = nn.Conv2d(3, 8, 5, 2, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(.2)
+        self.body = nn.Sequential(*first, nn.Conv2d(8, 8, 5, 2, 2), nn.ReLU())
     def forward(self, images): return self.body(images)
 
 class Spots(Dataset):
     "Images with a bright spot people look at, made from their number; reading one takes a while."
-    def __init__(self, n, first=0, seconds=0.): self.n, self.first, self.seconds = n, first, seconds
+    def __init__(self, n, first=0, seconds=0.):
+        self.n, self.first = n, first
+        self.seconds = seconds
     def __len__(self): return self.n
     def __getitem__(self, i):
         if i >= self.n: raise IndexError(i)
         time.sleep(self.seconds)
-        g = rng(0, 'spot', self.first + i); (y, x), (rows, columns) = g.uniform((4, 4), (28, 44)), torch.meshgrid(torch.arange(32.), torch.arange(48.), indexing='ij')
+        g = rng(0, 'spot', self.first + i)
+        y, x = g.uniform((4, 4), (28, 44))
+        rows, columns = torch.meshgrid(torch.arange(32.), torch.arange(48.), indexing='ij')
         spot = torch.exp(-((rows - y)**2 + (columns - x)**2) / 18)
-        fixations = torch.zeros(32, 48); fixations[int(y), int(x)] = 3; fixations[tuple(g.integers(0, (32, 48)))] += 1
-        return dict(image=torch.from_numpy(g.normal(0, .3, (3, 32, 48))).float() + spot, fixations=fixations, density=spot / spot.sum(), id=f'spot_{self.first + i}')
+        fixations = torch.zeros(32, 48)
+        fixations[int(y), int(x)] = 3
+        fixations[tuple(g.integers(0, (32, 48)))] += 1
+        image = torch.from_numpy(g.normal(0, .3, (3, 32, 48))).float() + spot
+        return dict(image=image, fixations=fixations, density=spot / spot.sum(), id=f'spot_{self.first + i}')
 
 def learn(out, phase, epochs=4, seconds=0., compiled=''):
     "Train on 40 images, choose on 13 others; reading an image takes so many seconds."
     torch.manual_seed(0)
-    model = initialise(build_model('spots', n_bases=8), torch.stack([Spots(8, 1000)[i]['image'] for i in range(8)])).eval()
-    train(model if int(phase) == 1 else model.to_phase2(), Spots(40, 1000, float(seconds)), Spots(13, 2000), out, int(epochs), batch=4, every=2, lr=1e-2, lr_every=3, compile=bool(compiled),
+    images = torch.stack([spot['image'] for spot in Spots(8, 1000)])
+    model = initialise(build_model('spots', n_bases=8), images).eval()
+    if int(phase) == 2: model = model.to_phase2()
+    seen, options = Spots(40, 1000, float(seconds)), dict(batch=4, every=2, lr=1e-2, lr_every=3)
+    train(model, seen, Spots(13, 2000), out, int(epochs), **options, compile=bool(compiled),
           trainer=dict(accelerator='cpu', devices=process()[1]))
 
 def score(checkpoint, out):
@@ -47,8 +58,11 @@ def score(checkpoint, out):
     table = evaluate(load_checkpoint(checkpoint), Spots(201), elsewhere=other_images(Spots(40, 1000)))
     if process()[0] == 0: table.to_csv(out)
 
+JOBS = dict(train=learn, score=score)
+
 if __name__ == '__main__':
-    torch.set_num_threads(1); register_host('spots', Blobs)
+    torch.set_num_threads(1)
+    register_host('spots', Blobs)
     if dist.is_torchelastic_launched(): dist.init_process_group('gloo')
-    dict(train=learn, score=score)[sys.argv[1]](*sys.argv[2:])
+    JOBS[sys.argv[1]](*sys.argv[2:])
     if dist.is_initialized(): dist.destroy_process_group()
