@@ -174,7 +174,8 @@ def test_level_and_power_of_comparisons_of_families(what, alike):
 
 def test_single_trainings_of_one_kind_differ_and_families_do_not():
     "Between single trainings the test over images alone has small q-values; they are not about the kind."
-    table, single, families = spreads('contrast'), [], []
+    table = spreads('contrast')
+    single, families = [], []
     for r in range(10):
         g = rng(r, 'single')
         sums, counts = sums_of(table, g, images_of(table, g), runs=2)
