@@ -1,6 +1,11 @@
-"Runs on everybody's files: values as they come, names as they come, folders as they are called, and no fault that is found after hours."
+"""Runs on everybody's files: values as they come, names as they come, folders as they are called.
+
+No fault is found after hours only.
+"""
 import json, re, shutil, sys, tempfile
+from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
 import nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
 from saliency_nb import cli, core, inputs, phases, runs
@@ -15,11 +20,13 @@ from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
-SMALL = ['--preset', 'tiny', '--model', 'dinet'] + [str(a) for k, v in TINY.items() for a in (f"--{k.replace('_', '-')}", v)]
+TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False,
+            min_images=1, accelerator='cpu')
+SMALL = ['--preset', 'tiny', '--model', 'dinet', *[f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]]
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('runs')/'world', n_images=24, size=(64, 96), seed=0)
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp('runs')/'world', n_images=24, size=(64, 96), seed=0)
 
 @pytest.fixture
 def untrained(monkeypatch):
@@ -35,28 +42,45 @@ def said(capsys, *arguments):
 def one_sentence(capsys, *arguments, names=''):
     "Assert that a command fails with one sentence."
     code, err = said(capsys, *arguments)
-    assert code == 1 and err.startswith('saliency-nb: ') and err.endswith('.\n') and len(err.splitlines()) == 1 and names in err, err
+    assert code == 1 and err.startswith('saliency-nb: ') and err.endswith('.\n'), err
+    assert len(err.splitlines()) == 1 and names in err, err
 
 @pytest.mark.parametrize('name, value, wanted', [
-    ('lenient', 'False', False), ('lenient', 'yes', True), ('control', 0, False), ('shuffled', np.True_, True), ('epochs', '3', 3), ('epochs', 3., 3),
-    ('lr', '1e-3', .001), ('lr', 1, 1.), ('data', Path('a/b'), 'a/b'), ('keep', '0,2', '0,2')])
+    ('lenient', 'False', False),
+    ('lenient', 'yes', True),
+    ('control', 0, False),
+    ('shuffled', np.True_, True),
+    ('epochs', '3', 3),
+    ('epochs', 3., 3),
+    ('lr', '1e-3', .001),
+    ('lr', 1, 1.),
+    ('data', Path('a/b'), 'a/b'),
+    ('keep', '0,2', '0,2'),
+])
 def test_values_of_parameters_are_converted(name, value, wanted):
     found = checked_parameters('model', {name: value})[name]
     assert found == wanted and type(found) is type(analysis_parameters('model')[name])
 
 @pytest.mark.parametrize('wrong', [
-    dict(lenient='perhaps'), dict(lenient=2), dict(lenient=None), dict(epochs=True), dict(epochs=3.7), dict(epochs='3.7'), dict(lr='nan'), dict(lr=float('inf')), dict(lr=False), dict(keep=3),
-    dict(height=0), dict(width=-96), dict(lr=-1), dict(lr2=0), dict(precision='fp16'), dict(batch=0), dict(features=-1), dict(n_bases=0), dict(workers=-1), dict(patience=-2),
+    dict(lenient='perhaps'), dict(lenient=2), dict(lenient=None), # no truth values
+    dict(epochs=True), dict(epochs=3.7), dict(epochs='3.7'), # no whole numbers
+    dict(lr='nan'), dict(lr=float('inf')), dict(lr=False), dict(keep=3), # of another type
+    dict(height=0), dict(width=-96), dict(lr=-1), dict(lr2=0), dict(precision='fp16'), # out of range
+    dict(batch=0), dict(features=-1), dict(n_bases=0), dict(workers=-1), dict(patience=-2),
     dict(devices=0), dict(quantile=1), dict(top=-1), dict(clip=-.5), dict(min_images=0),
     dict(devices=100_000), dict(workers=100_000)], ids=str)
 def test_values_of_parameters_are_refused(wrong, tmp_path):
     (name, value), = wrong.items()
-    with pytest.raises(ParameterError) as e: Analysis(**dict(data=tmp_path/'nowhere', out=tmp_path/'run') | wrong)
-    assert str(e.value).startswith(name) and str(value).strip("'") in str(e.value) and str(e.value).endswith('.') and not (tmp_path/'run').exists()
+    arguments = dict(data=tmp_path/'nowhere', out=tmp_path/'run') | wrong
+    with pytest.raises(ParameterError) as e: Analysis(**arguments)
+    sentence = str(e.value)
+    assert sentence.startswith(name) and str(value).strip("'") in sentence and sentence.endswith('.')
+    assert not (tmp_path/'run').exists()
 
 @pytest.mark.parametrize('text', ['False', 'no'])
 def test_papermill_by_hand_is_checked_too(text, tmp_path):
-    cell = next(c for c in json.loads((ROOT/'nbs/analyses/model.ipynb').read_text())['cells'] if c['id'] == '45cd0b3c')
+    cells = json.loads((ROOT/'nbs/analyses/model.ipynb').read_text())['cells']
+    cell = next(c for c in cells if c['id'] == '45cd0b3c')
     assert "own_parameters('model', globals())" in ''.join(cell['source'])
     values = analysis_parameters('model') | dict(lenient=text, something_else=1)
     assert own_parameters('model', values)['lenient'] is False
@@ -69,87 +93,129 @@ class Pooled(nn.Module): # normalises one value per image, so a batch of one has
     def __init__(self):
         super().__init__()
         self.conv, self.norm = nn.Conv2d(3, 4, 8, 8), nn.BatchNorm2d(4)
-    def forward(self, images): f = self.conv(images); return f + self.norm(f.mean((2, 3), keepdim=True))
+    def forward(self, images):
+        f = self.conv(images)
+        return f + self.norm(f.mean((2, 3), keepdim=True))
 register_host('pooled', Pooled)
 '''
 
-@pytest.mark.parametrize('settings', [dict(model='dinet', height=2, width=2), dict(model='transalnet', height=1, width=1), dict(model='pooled', batch=1)], ids=lambda s: s['model'])
+@pytest.mark.parametrize('settings', [
+    dict(model='dinet', height=2, width=2),
+    dict(model='transalnet', height=1, width=1),
+    dict(model='pooled', batch=1),
+], ids=itemgetter('model'))
 def test_sizes_and_batches_that_cannot_work_are_refused_first(settings, world, tmp_path, untrained):
     (tmp_path/'hosts.py').write_text(BATCH)
-    with pytest.raises(ParameterError, match='does not work on images of'): Analysis(data=world, out=tmp_path/'run', **TINY | dict(plugin=tmp_path/'hosts.py') | settings)
+    arguments = dict(data=world, out=tmp_path/'run', plugin=tmp_path/'hosts.py') | TINY | settings
+    with pytest.raises(ParameterError, match='does not work on images of'): Analysis(**arguments)
 
 NAMES = ['nan', 'null', 'NA', '1001', 'True', '007', 'face']
 
 @pytest.mark.parametrize('column', ['semantic', 'image', 'model'])
 def test_names_are_text_whatever_they_look_like(column, tmp_path):
     pd.DataFrame({column: NAMES, 'contrast': np.arange(7) / 2}).to_csv(tmp_path/'t.csv', index=False)
-    assert read_table(tmp_path/'t.csv')[column].tolist() == NAMES and read_table(tmp_path/'t.csv').contrast.sum() == 10.5
+    table = read_table(tmp_path/'t.csv')
+    assert table[column].tolist() == NAMES and table.contrast.sum() == 10.5
+
+def renamed_world(root):
+    "Things of a world get the first of these names, in its scene graphs and in its truth."
+    graphs = json.loads((root/'scene_graphs.json').read_text())
+    objects = [o for g in graphs.values() for o in g['objects'].values()]
+    names = {o['name'] for o in objects}
+    kept = [s for s in open_data(root, min_images=3).regions.semantics if s in names]
+    new = dict(zip(kept, NAMES[:4]))
+    assert len(new) == 4
+    truth = pd.read_csv(root/'truth.csv', keep_default_na=False)
+    truth.assign(semantic=truth.semantic.replace(new)).to_csv(root/'truth.csv', index=False)
+    for o in objects: o['name'] = new.get(o['name'], o['name'])
+    (root/'scene_graphs.json').write_text(json.dumps(graphs))
 
 @pytest.fixture(scope='module')
 def renamed(world, tmp_path_factory):
-    "The analysis of a world in which things have the first of these names."
+    "The analysis of a renamed world, with contributions and people."
     folder = tmp_path_factory.mktemp('names')
     root = shutil.copytree(world, folder/'world')
-    truth = pd.read_csv(root/'truth.csv', keep_default_na=False)
-    graphs = json.loads((root/'scene_graphs.json').read_text())
-    objects = {o['name'] for g in graphs.values() for o in g['objects'].values()}
-    new = dict(zip([s for s in open_data(root, min_images=3).regions.semantics if s in objects], NAMES[:4]))
-    assert len(new) == 4
-    truth.assign(semantic=truth.semantic.replace(new)).to_csv(root/'truth.csv', index=False)
-    for g in graphs.values():
-        for o in g['objects'].values(): o['name'] = new.get(o['name'], o['name'])
-    (root/'scene_graphs.json').write_text(json.dumps(graphs))
-    model = save_checkpoint(build_model('dinet', n_bases=8, backbone='squeezenet1_0', width=8), folder/'model.safetensors')
-    analysis = Analysis(data=root, out=folder/'run', **TINY | dict(checkpoint=model))
-    return analysis, analysis.contributions(), analysis.people()
+    renamed_world(root)
+    model = build_model('dinet', n_bases=8, backbone='squeezenet1_0', width=8)
+    checkpoint = save_checkpoint(model, folder/'model.safetensors')
+    analysis = Analysis(**TINY, data=root, out=folder/'run', checkpoint=checkpoint)
+    return SimpleNamespace(found=analysis.found, table=analysis.contributions(), beside=analysis.people())
 
 @pytest.mark.parametrize('name', NAMES[:4])
 def test_names_survive_a_whole_analysis(name, renamed):
-    analysis, table, beside = renamed
-    assert name in analysis.found.truth.index and name.lower() in analysis.found.regions.semantics
-    assert table.semantic.tolist().count(name.lower()) == 1 == beside.semantic.tolist().count(name.lower())
-    assert set(table.semantic) == set(analysis.found.regions.semantics) and np.isfinite(beside.model).all()
+    found = renamed.found
+    assert name in found.truth.index and name.lower() in found.regions.semantics
+    for table in (renamed.table, renamed.beside): assert table.semantic.tolist().count(name.lower()) == 1
+    assert set(renamed.table.semantic) == set(found.regions.semantics)
+    assert np.isfinite(renamed.beside.model).all()
 
-def unwritable(world, folder): (folder/'file').write_text(''); return dict(out=folder/'file'), 'file: cannot be written into'
+def unwritable(world, folder):
+    (folder/'file').write_text('')
+    return dict(out=folder/'file'), 'file: cannot be written into'
+
 def unnamed(world, folder):
     shutil.copytree(world, folder/'unnamed', ignore=shutil.ignore_patterns('scene_graphs.json', 'truth.csv'))
     return dict(data=folder/'unnamed'), 'unnamed: holds no named regions'
-def unknown_host(world, folder): return dict(model='resnet'), "model 'resnet'"
-def unknown_backbone(world, folder): return dict(backbone='vgg'), "backbone 'vgg'"
-def weights_missing(world, folder): return dict(weights=folder/'nowhere.pth'), 'nowhere.pth: no such file'
-def plugin_missing(world, folder): return dict(plugin=folder/'nowhere.py'), 'nowhere.py: no such file'
-def plugin_broken(world, folder): (folder/'p.py').write_text('import nothing_of_this_name'); return dict(plugin=folder/'p.py'), 'p.py: does not run'
-def probe_without_images(world, folder):
-    (folder/'probe').mkdir(); shutil.copy(world/'scene_graphs.json', folder/'probe')
-    return dict(probe=folder/'probe'), 'no folder images/'
-def probe_of_broken_images(world, folder):
-    shutil.copytree(world, folder/'broken'); (folder/'broken/images/val/scene_00017.jpg').write_bytes(b'')
-    return dict(probe=folder/'broken'), 'scene_00017.jpg'
-def checkpoint_of_another_host(world, folder):
-    save_checkpoint(build_model('salicon', n_bases=4, backbone='squeezenet1_0', width=4), folder/'m.safetensors')
-    return dict(checkpoint=folder/'m.safetensors'), 'a checkpoint of salicon'
-def checkpoint_without_bases(world, folder):
-    save_checkpoint(build_model('dinet', phase=0, backbone='squeezenet1_0', width=4), folder/'m.safetensors')
-    return dict(checkpoint=folder/'m.safetensors'), 'without bases'
-def too_few_images(world, folder): return dict(data=make_world(folder/'few', n_images=6, size=(64, 96))), 'too few'
-def record_of_something_else(world, folder):
-    (folder/'run').mkdir(); (folder/'run/run.json').write_text('[]'); return {}, 'not the record of a run'
 
-LATE = [unwritable, unnamed, unknown_host, unknown_backbone, weights_missing, plugin_missing, plugin_broken, probe_without_images, probe_of_broken_images,
-        checkpoint_of_another_host, checkpoint_without_bases, too_few_images, record_of_something_else]
+def unknown_host(world, folder): return dict(model='resnet'), "model 'resnet'"
+
+def unknown_backbone(world, folder): return dict(backbone='vgg'), "backbone 'vgg'"
+
+def weights_missing(world, folder): return dict(weights=folder/'nowhere.pth'), 'nowhere.pth: no such file'
+
+def plugin_missing(world, folder): return dict(plugin=folder/'nowhere.py'), 'nowhere.py: no such file'
+
+def plugin_broken(world, folder):
+    (folder/'p.py').write_text('import nothing_of_this_name')
+    return dict(plugin=folder/'p.py'), 'p.py: does not run'
+
+def probe_without_images(world, folder):
+    (folder/'probe').mkdir()
+    shutil.copy(world/'scene_graphs.json', folder/'probe')
+    return dict(probe=folder/'probe'), 'no folder images/'
+
+def probe_of_broken_images(world, folder):
+    shutil.copytree(world, folder/'broken')
+    (folder/'broken/images/val/scene_00017.jpg').write_bytes(b'')
+    return dict(probe=folder/'broken'), 'scene_00017.jpg'
+
+def checkpoint_of_another_host(world, folder):
+    model = build_model('salicon', n_bases=4, backbone='squeezenet1_0', width=4)
+    return dict(checkpoint=save_checkpoint(model, folder/'m.safetensors')), 'a checkpoint of salicon'
+
+def checkpoint_without_bases(world, folder):
+    model = build_model('dinet', phase=0, backbone='squeezenet1_0', width=4)
+    return dict(checkpoint=save_checkpoint(model, folder/'m.safetensors')), 'without bases'
+
+def too_few_images(world, folder):
+    return dict(data=make_world(folder/'few', n_images=6, size=(64, 96))), 'too few'
+
+def record_of_something_else(world, folder):
+    (folder/'run').mkdir()
+    (folder/'run/run.json').write_text('[]')
+    return {}, 'not the record of a run'
+
+LATE = [unwritable, unnamed, unknown_host, unknown_backbone, weights_missing, plugin_missing, plugin_broken,
+        probe_without_images, probe_of_broken_images, checkpoint_of_another_host, checkpoint_without_bases,
+        too_few_images, record_of_something_else]
 
 @pytest.mark.parametrize('fault', LATE, ids=lambda f: f.__name__)
 def test_faults_are_found_before_the_first_epoch(fault, world, tmp_path, untrained):
     given, sentence = fault(world, tmp_path)
-    with pytest.raises(SaliencyError) as e: Analysis(**dict(data=world, out=tmp_path/'run') | TINY | given)
-    assert sentence in str(e.value) and str(e.value).endswith('.') and '\n' not in str(e.value), e.value
+    arguments = dict(data=world, out=tmp_path/'run') | TINY | given
+    with pytest.raises(SaliencyError) as e: Analysis(**arguments)
+    said = str(e.value)
+    assert sentence in said and said.endswith('.') and '\n' not in said, said
 
 def no_annotation(root): (root/'scene_graphs.json').unlink()
-def broken_annotation(root): p = root/'scene_graphs.json'; p.write_text(p.read_text()[:3000])
+def broken_annotation(root):
+    path = root/'scene_graphs.json'
+    path.write_text(path.read_text()[:3000])
 
 @pytest.mark.parametrize('harm', [no_annotation, broken_annotation], ids=lambda f: f.__name__)
 def test_training_needs_no_names(harm, world, tmp_path, capsys, monkeypatch):
-    root = shutil.copytree(world, tmp_path/'data {b}, é'); harm(root)
+    root = shutil.copytree(world, tmp_path/'data {b}, é')
+    harm(root)
     run = tmp_path/'runs {a}/%d, é' # Lightning and TensorBoard take any path, too
     out = ['--out', run, *SMALL]
     one_sentence(capsys, 'dissect', '--data', root, *out)
@@ -159,29 +225,42 @@ def test_training_needs_no_names(harm, world, tmp_path, capsys, monkeypatch):
     assert said(capsys, 'dissect', '--data', world, *out)[0] == 0 and (run/'alignment.nc').is_file()
 
 @pytest.mark.parametrize('text, options', [
-    ('', {}), ('origin=0.5 view=mouse_lab', dict(origin=.5, view='mouse_lab')), ('sigma=30 degrees=1', dict(sigma=30., degrees=1.)), ('x=CURRENT_FIX_X y="FIX Y"', dict(x='CURRENT_FIX_X', y='FIX Y')),
-    ("delimiter=; first=true time=500", dict(delimiter=';', first=True, time=500)), ("x=\"'1'\"", dict(x='1'))])
+    ('', {}),
+    ('origin=0.5 view=mouse_lab', dict(origin=.5, view='mouse_lab')),
+    ('sigma=30 degrees=1', dict(sigma=30., degrees=1.)),
+    ('x=CURRENT_FIX_X y="FIX Y"', dict(x='CURRENT_FIX_X', y='FIX Y')),
+    ('delimiter=; first=true time=500', dict(delimiter=';', first=True, time=500)),
+    ("x=\"'1'\"", dict(x='1')),
+])
 def test_reading_options_are_read(text, options): assert reading_options(text) == options
 
 @pytest.mark.parametrize('text', ['origin', '=3', 'x="a', 'sigma=wide', 'problems=1', 'two words=1'])
 def test_reading_options_are_refused(text):
     with pytest.raises(ParameterError, match='^(reading|sigma)'): reading_options(text)
 
-@pytest.mark.parametrize('arguments, sigma', [(['--reading', 'sigma=30'], 30), (['--reading', 'sigma=12', '--reading', 'split=train'], 12)])
+@pytest.mark.parametrize('arguments, sigma', [
+    (['--reading', 'sigma=30'], 30),
+    (['--reading', 'sigma=12', '--reading', 'split=train'], 12),
+])
 def test_reading_options_reach_the_reader(arguments, sigma, world, tmp_path):
     args = cli.parser().parse_args(['train', '--data', str(world), '--out', str(tmp_path), *arguments])
     reading = reading_options(cli.given(args, 'dinet', tmp_path)['reading'])
     found = open_data(world, names=False, reading=reading)
-    assert found.val.sigma == sigma and set(found.val.images.split) == ({'train'} if 'split' in reading else {'val'})
+    splits = {'train'} if 'split' in reading else {'val'}
+    assert found.val.sigma == sigma and set(found.val.images.split) == splits
 
 @pytest.mark.parametrize('option, shown', [('colour=red', "no option 'colour'"), ('sigma=-3', 'sigma')])
 def test_reading_options_that_a_reader_does_not_have(option, shown, world, tmp_path, capsys, untrained):
-    one_sentence(capsys, 'train', '--data', world, '--out', tmp_path/'run', *SMALL, '--reading', option, names=shown)
+    arguments = ['--data', world, '--out', tmp_path/'run', *SMALL, '--reading', option]
+    one_sentence(capsys, 'train', *arguments, names=shown)
 
-@pytest.mark.parametrize('least', [1, 1000])
-def test_min_images(least, world, tmp_path, capsys, untrained):
-    if least == 1: assert len(open_data(world, min_images=1).regions.semantics) > len(open_data(world, min_images=2).regions.semantics)
-    else: one_sentence(capsys, 'dissect', '--data', world, '--out', tmp_path/'run', *SMALL, '--min-images', least, names='min_images')
+def test_min_images_keeps_fewer_names(world):
+    kept = [len(open_data(world, min_images=least).regions.semantics) for least in (1, 2)]
+    assert kept[0] > kept[1]
+
+def test_min_images_that_keeps_no_name_is_refused(world, tmp_path, capsys, untrained):
+    arguments = ['--data', world, '--out', tmp_path/'run', *SMALL, '--min-images', 1000]
+    one_sentence(capsys, 'dissect', *arguments, names='min_images')
 
 @pytest.mark.parametrize('name', ['val', 'valid'])
 def test_a_split_that_the_table_names_is_used(name, monkeypatch, world):
@@ -189,26 +268,36 @@ def test_a_split_that_the_table_names_is_used(name, monkeypatch, world):
     images = pd.concat([sets.train.images, sets.select.images, sets.val.images]).sort_index()
     images['split'] = ['train'] * 15 + ['test'] * 4 + [name] * 5
     rows = pd.concat([s.fixations for s in (sets.train, sets.select, sets.val)])
-    monkeypatch.setattr(inputs, 'read_fixations', lambda path, problems, **options: FixationSet('own', images, rows, 19.))
+    own = FixationSet('own', images, rows, 19.)
+    monkeypatch.setattr(inputs, 'read_fixations', lambda *args, **options: own)
     train, val = opened_splits(world.parent, 0, core.Problems(), {})
     assert train.ids == images.index[:15].tolist() and val.ids == images.index[19:].tolist()
 
+WHERE_IT_STANDS = '''import json, os, sys
+with open('said', 'w') as f: json.dump([sys.executable, os.getcwd(), runs], f)'''
+
 def small_analysis(monkeypatch, package, parameter):
-    "A package with one analysis, compare_models.ipynb, which writes what it was given into a file `said` of the folder it stands in."
+    """A package with one analysis, compare_models.ipynb.
+
+    It writes what it was given into a file `said` of the folder it stands in.
+    """
     (package/'analyses').mkdir(parents=True)
     first = nbformat.v4.new_code_cell(parameter, metadata=dict(tags=['parameters']))
-    second = nbformat.v4.new_code_cell("import json, os, sys\nwith open('said', 'w') as f: json.dump([sys.executable, os.getcwd(), runs], f)")
-    kernelspec = dict(name='python3', language='python', display_name='Python 3')
-    nbformat.write(nbformat.v4.new_notebook(cells=[first, second], metadata=dict(kernelspec=kernelspec)), package/'analyses/compare_models.ipynb')
+    second = nbformat.v4.new_code_cell(WHERE_IT_STANDS)
+    metadata = dict(kernelspec=dict(name='python3', language='python', display_name='Python 3'))
+    notebook = nbformat.v4.new_notebook(cells=[first, second], metadata=metadata)
+    nbformat.write(notebook, package/'analyses/compare_models.ipynb')
     monkeypatch.setattr(core, '__file__', str(package/'core.py'))
 
 @pytest.mark.parametrize('place', ['JUPYTER_DATA_DIR', 'HOME'])
 def test_the_kernel_is_the_interpreter_of_the_command(place, tmp_path, monkeypatch):
     kernels = tmp_path/('' if place == 'JUPYTER_DATA_DIR' else '.local/share/jupyter')/'kernels/python3'
     kernels.mkdir(parents=True)
-    (kernels/'kernel.json').write_text(json.dumps(dict(argv=['/bin/false', '{connection_file}'], display_name='another', language='python')))
+    spec = dict(argv=['/bin/false', '{connection_file}'], display_name='another', language='python')
+    (kernels/'kernel.json').write_text(json.dumps(spec))
     for name in ('JUPYTER_DATA_DIR', 'JUPYTER_PATH'): monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('JUPYTER_PREFER_ENV_PATH', '0'); monkeypatch.setenv(place, str(tmp_path))
+    monkeypatch.setenv('JUPYTER_PREFER_ENV_PATH', '0')
+    monkeypatch.setenv(place, str(tmp_path))
     monkeypatch.chdir(tmp_path)
     small_analysis(monkeypatch, tmp_path/'package', "runs: str = ''")
     assert get_kernel_spec('python3').argv[0] == '/bin/false'
@@ -233,30 +322,49 @@ def test_folders_may_have_any_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(here)
     page = cli.side_by_side([here/'b,c', '{d}'], here/'side')
     assert page == here/'side/compare_models.html' and page.is_file()
-    assert json.loads((here/'said').read_text()) == [sys.executable, str(here), [str(here/'b,c'), str(here/'{d}')]]
+    folders = [str(here/'b,c'), str(here/'{d}')]
+    assert json.loads((here/'said').read_text()) == [sys.executable, str(here), folders]
     assert prepared('compare_models', here/'later', runs=[str(here)]).is_file()
 
 @pytest.mark.parametrize('typed', ['~/world', '~'])
 def test_a_leading_tilde_is_the_home_folder(typed, tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path)); (tmp_path/'elsewhere').mkdir(); monkeypatch.chdir(tmp_path/'elsewhere')
-    assert located(typed) == tmp_path/typed.replace('~', '').strip('/') and cli.home_path(typed) == str(tmp_path) + typed[1:]
-    (tmp_path/'elsewhere/~').mkdir(); assert located('~') == tmp_path/'elsewhere/~'
+    here = tmp_path/'elsewhere'
+    here.mkdir()
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(here)
+    assert located(typed) == tmp_path/typed.replace('~', '').strip('/')
+    assert cli.home_path(typed) == str(tmp_path) + typed[1:]
+    (here/'~').mkdir()
+    assert located('~') == here/'~'
 
-@pytest.mark.parametrize('arguments', [['run'], ['fly'], ['train', '--data', 'x', '--out', 'y', '--epoch'], ['world', '/proc/nowhere/world'], ['world', 'w', '--n-images', 'many'],
-                                       ['compare', 'a', 'a', '--out', 'o'], ['check-data', 'x', '--out', '/proc/nowhere'], ['explore', '/proc'], ['run', '--data', 'x', '--out', 'y', '--lenient', 'perhaps']], ids=' '.join)
+@pytest.mark.parametrize('arguments', [
+    ['run'],
+    ['fly'],
+    ['train', '--data', 'x', '--out', 'y', '--epoch'],
+    ['world', '/proc/nowhere/world'],
+    ['world', 'w', '--n-images', 'many'],
+    ['compare', 'a', 'a', '--out', 'o'],
+    ['check-data', 'x', '--out', '/proc/nowhere'],
+    ['explore', '/proc'],
+    ['run', '--data', 'x', '--out', 'y', '--lenient', 'perhaps'],
+], ids=' '.join)
 def test_bad_arguments_are_one_sentence(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one_sentence(capsys, *arguments)
 
 def test_the_last_of_several_models_is_checked_before_the_first(world, tmp_path, capsys, untrained):
-    one_sentence(capsys, 'run', '--data', world, '--out', tmp_path, *SMALL, '--model', 'dinet', 'nosuch', names='nosuch')
+    arguments = ['--data', world, '--out', tmp_path, *SMALL, '--model', 'dinet', 'nosuch']
+    one_sentence(capsys, 'run', *arguments, names='nosuch')
     assert not list(tmp_path.glob('*/phase1'))
 
 # Pages
 
 @pytest.mark.parametrize('hostile, written', [
-    ('w<img src=x onerror=alert(4)>', '<img'), ('</title><script>alert(4)</script>', '<script>alert(4)'),
-    ('[w](javascript:alert(4))', 'href="javascript:'), ('![w](javascript:alert(4))', 'src="javascript:')], ids=str)
+    ('w<img src=x onerror=alert(4)>', '<img'),
+    ('</title><script>alert(4)</script>', '<script>alert(4)'),
+    ('[w](javascript:alert(4))', 'href="javascript:'),
+    ('![w](javascript:alert(4))', 'src="javascript:'),
+], ids=str)
 def test_a_page_runs_nothing_and_fetches_nothing(hostile, written, tmp_path):
     "Names in Markdown are a stranger's; what a page shows is in it."
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f'# Data {hostile} and `{hostile}`')])

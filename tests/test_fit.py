@@ -60,87 +60,64 @@ def plugin(folder, readout='small'):
 @pytest.mark.parametrize('readout', READOUTS)
 def test_a_plugin_is_opened_as_it_is(readout, world, tmp_path):
     carried = fit(plugin(tmp_path, readout), world, tmp_path / 'run', **FAST)
+    assert carried == json.loads((tmp_path / 'run/fit.json').read_text())
+    assert carried['variance'][1] <= carried['variance'][0] <= carried['variance'][2]
     theirs, fitted = HOSTS['theirs'](), load_checkpoint(tmp_path / 'run/phase2/best.safetensors')
     mine = fitted.host.host.state_dict()
     assert all(torch.equal(v, mine[k]) for k, v in theirs.state_dict().items())  # BatchNorm's means, too
+    first = load_checkpoint(tmp_path / 'run/phase1/best.safetensors')
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         wanted = theirs.eval().classifier(theirs(images))
         last = theirs.classifier[:-1](theirs(images))  # what their last convolution reads
         assert torch.equal(fitted.host(images), last)
-        first = load_checkpoint(tmp_path / 'run/phase1/best.safetensors')
         found = nn.functional.conv2d(last, first.readout.weight, padding=1) + first.level
         assert torch.allclose(found, wanted, atol=1e-5)
         assert torch.allclose(first.logits(images), fitted.logits(images), atol=1e-4)  # phase 2 is phase 1
-    assert carried['variance'][1] <= carried['variance'][0] <= carried['variance'][
-        2
-    ] and carried == json.loads((tmp_path / 'run/fit.json').read_text())
+
+
+def run_command(*arguments): return cli.main(list(map(str, arguments)))
 
 
 def test_stages_go_on_from_there(world, tmp_path, capsys):
-    args = [
-        'fit',
-        plugin(tmp_path),
-        '--data',
-        world,
-        '--out',
-        tmp_path / 'run',
-        '--n-bases',
-        8,
-        '--batch',
-        4,
-        '--min-images',
-        1,
-        '--accelerator',
-        'cpu',
-    ]
-    assert cli.main([str(a) for a in args]) == 0
+    run, theirs = tmp_path / 'run', plugin(tmp_path)
+    options = ['--n-bases', 8, '--batch', 4, '--min-images', 1, '--accelerator', 'cpu']
+    assert run_command('fit', theirs, '--data', world, '--out', run, *options) == 0
     said = capsys.readouterr().out
     assert 'of the variance' in said and "CC with the original's prediction" in said and '64 x 96' in said
-    run, theirs = str(tmp_path / 'run'), str(tmp_path / 'theirs.py')
     picture = next((world / 'images').rglob('*.jpg'))
-    predict = ['predict', str(picture), '--model', run, '--out', str(tmp_path / 'maps')]
-    for untrusting in (['thresholds', run], ['explore', run], ['report', run], predict): # the folder may be a stranger's
-        (tmp_path / 'run/alignment.nc').touch()
-        assert cli.main(untrusting) == 1
+    predict = ['predict', picture, '--model', run, '--out', tmp_path / 'maps']
+    for untrusting in (['thresholds', run], ['explore', run], ['report', run], predict):
+        # the folder may be a stranger's
+        (run / 'alignment.nc').touch()
+        assert run_command(*untrusting) == 1
         assert '--plugin' in capsys.readouterr().err
-    (tmp_path / 'run/alignment.nc').unlink()
-    assert cli.main([*predict, '--plugin', theirs]) == 0
-    assert cli.main(['thresholds', run, '--plugin', theirs]) == 0
+    (run / 'alignment.nc').unlink()
+    assert run_command(*predict, '--plugin', theirs) == 0
+    assert run_command('thresholds', run, '--plugin', theirs) == 0
     capsys.readouterr()
-    analysis = Analysis(**recorded_parameters(tmp_path / 'run'))
-    assert (
-        set(analysis.scores().index.levels[0]) >= {'original', 'phase 2'}
-        and capsys.readouterr().out.count('phase1: unchanged') >= 1
-    )
+    scores = Analysis(**recorded_parameters(run)).scores()
+    assert set(scores.index.levels[0]) >= {'original', 'phase 2'}
+    assert 'phase1: unchanged' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    'change, word',
-    [
-        (('    def trained_readout(self): return self.classifier\n', ''), 'trained_readout'),
-        (("register_host('theirs', Theirs)\n", ''), 'registers no host'),
-        (('READOUT', 'nn.Conv2d(5, 1, 1), nn.Sigmoid()'), 'without an activation'),
-        (('READOUT', 'nn.Conv2d(5, 2, 1)'), 'one channel'),
-        (('READOUT', 'nn.Conv2d(5, 1, 5, padding=2)'), '1 x 1 or 3 x 3'),
-        (('READOUT', 'nn.Conv2d(5, 1, 3)'), 'same size'),
-    ],
-    ids=lambda x: str(x)[:30],
-)
+UNFIT = [
+    (('    def trained_readout(self): return self.classifier\n', ''), 'trained_readout'),
+    (("register_host('theirs', Theirs)\n", ''), 'registers no host'),
+    (('READOUT', 'nn.Conv2d(5, 1, 1), nn.Sigmoid()'), 'without an activation'),
+    (('READOUT', 'nn.Conv2d(5, 2, 1)'), 'one channel'),
+    (('READOUT', 'nn.Conv2d(5, 1, 5, padding=2)'), '1 x 1 or 3 x 3'),
+    (('READOUT', 'nn.Conv2d(5, 1, 3)'), 'same size'),
+]
+
+
+@pytest.mark.parametrize('change, word', UNFIT, ids=lambda x: str(x)[:30])
 def test_what_has_no_readout_to_take_is_refused(change, word, world, tmp_path, capsys):
     (tmp_path / 'theirs.py').write_text(PLUGIN.replace(*change).replace('READOUT', 'nn.Conv2d(5, 1, 1)'))
-    code = cli.main([
-        'fit',
-        str(tmp_path / 'theirs.py'),
-        '--data',
-        str(world),
-        '--out',
-        str(tmp_path / 'run'),
-    ])
+    code = run_command('fit', tmp_path / 'theirs.py', '--data', world, '--out', tmp_path / 'run')
     err = capsys.readouterr().err
-    assert (
-        code == 1 and word in err and len(err.splitlines()) == 1 and not (tmp_path / 'run/phase1').exists()
-    ), err
+    assert code == 1 and word in err and len(err.splitlines()) == 1, err
+    assert not (tmp_path / 'run/phase1').exists()
 
 
 @pytest.fixture
@@ -155,10 +132,8 @@ def test_a_checkpoint_is_opened_as_it_is(original, world, tmp_path):
     before = original.read_bytes()
     fitted, whole = load_checkpoint(tmp_path / 'run/phase2/best.safetensors'), load_checkpoint(original)
     theirs = fitted.host.host.state_dict()
-    assert (
-        all(torch.equal(v, theirs[k]) for k, v in whole.host.state_dict().items())
-        and original.read_bytes() == before
-    )
+    assert all(torch.equal(v, theirs[k]) for k, v in whole.host.state_dict().items())
+    assert original.read_bytes() == before
     with pytest.raises(CheckpointError, match='has bases already'):
         fit(tmp_path / 'run/phase1/best.safetensors', world, tmp_path / 'other')
     with pytest.raises(ParameterError, match='n_bases 8 .asked: 9'):
@@ -181,6 +156,9 @@ def small_set(n=6):
     return [dict(image=torch.randn(3, 8, 12), id=str(i)) for i in range(n)]
 
 
+def correlation(a, b): return np.corrcoef(a.flatten(), b.flatten())[0, 1]
+
+
 def test_the_numbers_are_those_of_their_definitions():
     torch.manual_seed(0)
     model = OriginalSaliency(Linear()).eval()
@@ -190,23 +168,14 @@ def test_the_numbers_are_those_of_their_definitions():
         x = torch.stack([i['image'] for i in small_set()])
         a, b = model(x), fitted(x)
         v, r = fitted.host(x), fitted.read_out(x)
-    assert np.allclose(
-        table.cc, [np.corrcoef(a[i].flatten(), b[i].flatten())[0, 1] for i in range(6)], atol=1e-4
-    )
-    assert np.allclose(
-        table.cc_other[1:],
-        [np.corrcoef(a[i - 1].flatten(), b[i].flatten())[0, 1] for i in range(1, 6)],
-        atol=1e-4,
-    ) and np.isnan(table.cc_other.iloc[0])
-    assert np.allclose(
-        table.difference, [(a[i] - b[i]).abs().max() / a[i].max() for i in range(6)], atol=1e-5
-    )
-    share = 1 - (v - r).square().sum() / (v - v.mean((0, 2, 3), keepdim=True)).square().sum()
-    found = fit_summary(table)
-    assert (
-        abs(found['variance'][0] - float(share)) < 0.02
-        and found['variance'][1] < found['variance'][0] < found['variance'][2]
-    )
+        share = 1 - (v - r).square().sum() / (v - v.mean((0, 2, 3), keepdim=True)).square().sum()
+    assert np.allclose(table.cc, list(map(correlation, a, b)), atol=1e-4)
+    assert np.allclose(table.cc_other[1:], list(map(correlation, a[:-1], b[1:])), atol=1e-4)
+    assert np.isnan(table.cc_other.iloc[0])
+    largest = [(mine - theirs).abs().max() / mine.max() for mine, theirs in zip(a, b)]
+    assert np.allclose(table.difference, largest, atol=1e-5)
+    found = fit_summary(table)['variance']
+    assert abs(found[0] - float(share)) < 0.02 and found[1] < found[0] < found[2]
 
 
 def test_bases_that_were_not_fitted_carry_nothing():
@@ -215,26 +184,15 @@ def test_bases_that_were_not_fitted_carry_nothing():
     model = OriginalSaliency(Linear()).eval()
     fitted, random = (fit_bases(model, small_set(), n_bases=16, steps=s) for s in (400, 1))
     good, bad = (fit_summary(compared_with_original(model, f, small_set())) for f in (fitted, random))
-    assert (
-        good['variance'][1] > 0.8
-        and bad['variance'][2] < 0.5
-        and good['cc'][1] > max(bad['cc'][0], good['cc_other'][2])
-    )
+    assert good['variance'][1] > 0.8 and bad['variance'][2] < 0.5
+    assert good['cc'][1] > max(bad['cc'][0], good['cc_other'][2])
 
 
 def test_run_says_that_it_trains_a_plugin(world, tmp_path, capsys, monkeypatch):
-    (tmp_path / 'theirs.py').write_text(PLUGIN.replace('READOUT', 'nn.Conv2d(5, 1, 1)'))
+    theirs = plugin(tmp_path)
     monkeypatch.setattr(phases, 'train', lambda *args, **options: None)
-    with pytest.raises(RuntimeError):  # nothing was trained
-        Analysis(
-            names=False,
-            data=world,
-            out=tmp_path / 'run',
-            model='theirs',
-            plugin=tmp_path / 'theirs.py',
-            batch=4,
-            height=64,
-            width=96,
-        ).phase1()
+    size = dict(height=64, width=96, batch=4)
+    analysis = Analysis(names=False, data=world, out=tmp_path / 'run', model='theirs', plugin=theirs, **size)
+    with pytest.raises(RuntimeError): analysis.phase1()  # nothing was trained
     said = capsys.readouterr().out
     assert 'TRAINED' in said and f'saliency-nb fit {tmp_path}/theirs.py' in said

@@ -1,5 +1,6 @@
 "Files of strangers: nothing in them runs, fetches, crashes or fills the disk; each is a named error."
 import io, json, os, pickle, re, resource, sys, tarfile, zipfile
+from collections import namedtuple
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
@@ -13,7 +14,8 @@ from scipy.io import savemat
 from scipy.sparse import coo_matrix, csc_matrix
 from saliency_nb.bases import build_model, load_checkpoint, read_recipe, save_checkpoint
 from saliency_nb.cli import main
-from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterError, SaliencyError, read_arrays,
+from saliency_nb.core import (CheckpointError, DataError, JsonFile, ParameterError, SaliencyError,
+                              read_arrays,
                               whole_file, write_arrays, write_json)
 from saliency_nb.published import read_dissection
 from saliency_nb.download import unpack
@@ -173,7 +175,8 @@ def gaze_file(path):
 
 def test_damaged_matlab_files_are_sentences(tmp_path):
     "Damaged at random: some are read, some are not, some end their reader, and none ends this process."
-    whole, path, refused = gaze_file(tmp_path/'gaze.mat'), tmp_path/'gaze.mat', 0
+    path = tmp_path/'gaze.mat'
+    whole, refused = gaze_file(path), 0
     draws = 2_000 if NIGHTLY else 50
     g = np.random.default_rng(0)
     for _ in range(draws):
@@ -291,7 +294,8 @@ def damaged(whole, g):
     for k in g.integers(span, size=g.integers(1, 9)): content[k] = g.integers(256)
     return bytes(content)
 
-HUGE = b'1e308', b'1e400', b'-1e308', b'9' * 400, b'9' * 5_000, b'2147483648', b'-1', b'0', b'NaN', b'1' + b'0' * 20, b'null', b'[]', b'""'
+HUGE = (b'1e308', b'1e400', b'-1e308', b'9' * 400, b'9' * 5_000, b'2147483648', b'-1', b'0', b'NaN',
+        b'1' + b'0' * 20, b'null', b'[]', b'""')
 
 # JSON of any kind
 
@@ -309,22 +313,27 @@ GAZE = dict(images=[dict(id=1, file_name='a.jpg', height=96, width=128)],
 SCANPATHS = [dict(name='a.jpg', subject=k, task='cup', condition='present', split='train', X=[800, 900, 850],
     Y=[500, 400, 450], T=[100, 200, 150]) for k in range(3)]
 
+RUN = dict(parameters=dict(height=96, width=128, plugin=''), stages=dict(phase1=dict(inputs={})))
+
 def masked(path):
     options = dict(min_images=1) if path.name == 'scene_graphs.json' else {}
     regions = read_regions(path, path.parent/'images', **options)
     return [regions.masks(i, (12, 16)) for i in regions.ids]
 
-def in_folder(path): return read_fixations(path.parent)
+def in_folder(path, **options): return read_fixations(path.parent, **options)
 
-JSON = { # reader -> name of its file, what it holds, the reader
-    'coco': ('instances.json', COCO, masked), 'gqa': ('scene_graphs.json', GQA, masked),
-        'vg': ('scene_graphs.json', VG, masked),
-    'salicon': ('fixations_train.json', GAZE, lambda path: read_fixations(path.parent, split='train')),
-    'scanpaths': ('scanpaths.json', SCANPATHS, in_folder),
-    'run': ('run.json', dict(parameters=dict(height=96, width=128, plugin=''),
-    stages=dict(phase1=dict(inputs={}))), lambda path: recorded_parameters(path.parent)),
-    'vocabulary': ('coco_idx.json', dict(dog=1), lambda path: read_vocabulary(path.parent)),
-    'authors': ('result.json', [dict(dog=.5)], read_dissection)}
+JsonKind = namedtuple('JsonKind', 'name content read') # name of the file, what it holds, its reader
+
+JSON = {
+    'coco': JsonKind('instances.json', COCO, masked),
+    'gqa': JsonKind('scene_graphs.json', GQA, masked),
+    'vg': JsonKind('scene_graphs.json', VG, masked),
+    'salicon': JsonKind('fixations_train.json', GAZE, partial(in_folder, split='train')),
+    'scanpaths': JsonKind('scanpaths.json', SCANPATHS, in_folder),
+    'run': JsonKind('run.json', RUN, lambda path: recorded_parameters(path.parent)),
+    'vocabulary': JsonKind('coco_idx.json', dict(dog=1), lambda path: read_vocabulary(path.parent)),
+    'authors': JsonKind('result.json', [dict(dog=.5)], read_dissection),
+}
 
 def beside(folder, name, content):
     "A file of JSON beside images/a.jpg."
@@ -333,20 +342,19 @@ def beside(folder, name, content):
     if name == 'coco_idx.json':
         for more in ('filtered_vg_obj.json', 'filtered_vg_attr.json'): (folder/more).write_text('{}')
     path = folder/name
-    path.write_text(content) if isinstance(content, str) else path.write_text(json.dumps(content))
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
 @pytest.mark.parametrize('form', NESTED)
 @pytest.mark.parametrize('kind', JSON)
 def test_json_without_end(tmp_path, kind, form):
     "As the whole file, and in place of a value."
-    name, content, read = JSON[kind]
-    text = json.dumps(content)
-    inner = text.replace('"dog"', NESTED[form]).replace('96',
-        NESTED[form]) if kind != 'scanpaths' else text.replace('800', NESTED[form])
-    for hostile in (NESTED[form], inner):
-        path = beside(tmp_path, name, hostile)
-        with pytest.raises(DataError) as e: read(path)
+    deep, text = NESTED[form], json.dumps(JSON[kind].content)
+    values = ('800',) if kind == 'scanpaths' else ('"dog"', '96')
+    for value in values: text = text.replace(value, deep)
+    for hostile in (deep, text):
+        path = beside(tmp_path, JSON[kind].name, hostile)
+        with pytest.raises(DataError) as e: JSON[kind].read(path)
         said = str(e.value)
         assert str(path.parent) in said and len(said) < 1_000 and len(said.splitlines()) == 1
 
@@ -361,10 +369,10 @@ def test_brackets_in_names_are_no_depth(tmp_path):
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-32'])
 @pytest.mark.parametrize('kind', ['coco', 'gqa', 'vg'])
 def test_a_byte_order_mark_is_no_fault(tmp_path, kind, encoding):
-    name, content, read = JSON[kind]
-    path = beside(tmp_path, name, content)
-    path.write_bytes(json.dumps(content).encode(encoding))
-    assert read(path)[0][0] == ['brown', 'dog'] if kind != 'coco' else ['dog']
+    path = beside(tmp_path, JSON[kind].name, JSON[kind].content)
+    path.write_bytes(json.dumps(JSON[kind].content).encode(encoding))
+    names = JSON[kind].read(path)[0][0]
+    assert names == (['dog'] if kind == 'coco' else ['brown', 'dog'])
 
 # Numbers without end
 
@@ -374,9 +382,9 @@ SIZES = ['1e308', '1e400', '-1e308', 'NaN', 'Infinity', '0', '-5', '1e15', '9' *
 @pytest.mark.parametrize('kind', ['coco', 'salicon'])
 def test_sizes_without_end(tmp_path, kind, number):
     "A height that no image has; pycocotools would end the process."
-    name, content, read = JSON[kind]
-    path = beside(tmp_path, name, json.dumps(content).replace('"height": 96', f'"height": {number}'))
-    with pytest.raises(DataError) as e: read(path)
+    text = json.dumps(JSON[kind].content)
+    path = beside(tmp_path, JSON[kind].name, text.replace('"height": 96', f'"height": {number}'))
+    with pytest.raises(DataError) as e: JSON[kind].read(path)
     sentence(e, path)
 
 @pytest.mark.parametrize('number', SIZES)
@@ -384,9 +392,9 @@ def test_sizes_without_end(tmp_path, kind, number):
 @pytest.mark.parametrize('kind', ['gqa', 'vg'])
 def test_boxes_without_end(tmp_path, kind, key, number):
     "A box is cut at the border of its image, or refused."
-    name, content, read = JSON[kind]
-    path = beside(tmp_path, name, json.dumps(content).replace(f'"{key}": {BOX[key]}', f'"{key}": {number}'))
-    try: masks = read(path)[0][1]
+    text = json.dumps(JSON[kind].content)
+    path = beside(tmp_path, JSON[kind].name, text.replace(f'"{key}": {BOX[key]}', f'"{key}": {number}'))
+    try: masks = JSON[kind].read(path)[0][1]
     except DataError as e: assert str(path) in str(e)
     else: assert masks.any()
 
@@ -399,8 +407,8 @@ def test_infinite_resolutions(tmp_path):
         Image.new('RGB', (128, 96)).save(root/'images/train/a.jpg')
         gaze_file(root/'fixations/train/a.mat')
         mat = read_mat(root/'fixations/train/a.mat')
-        savemat(root/'fixations/train/a.mat', dict(gaze=np.zeros(1, [('fixations', object)]),
-            resolution=np.array([side, 128.])))
+        gaze, resolution = np.zeros(1, [('fixations', object)]), np.array([side, 128.])
+        savemat(root/'fixations/train/a.mat', dict(gaze=gaze, resolution=resolution))
         assert len(mat['gaze']) == 3
         with pytest.raises(DataError) as e: read_fixations(root)
         assert 'a.mat' in sentence(e, root)
@@ -443,7 +451,8 @@ def test_plugins_that_do_not_run(tmp_path, kind):
 @pytest.mark.parametrize('command', ['explore', 'report', 'thresholds', 'predict', 'explain'])
 def test_a_received_folder_runs_no_plugin(command, tmp_path, capsys):
     "Though its run.json names one."
-    plugin, run, ran = tmp_path/'plugin.py', tmp_path/'run', tmp_path/'ran'
+    run, ran = tmp_path/'run', tmp_path/'ran'
+    plugin = tmp_path/'plugin.py'
     plugin.write_text(f'open({str(ran)!r}, "w")')
     places = dict(plugin=str(plugin), data=str(tmp_path), out=str(run))
     parameters = places | dict(model='dinet', height=64, width=96)
@@ -459,7 +468,7 @@ STAGES = dict(number=3, sizes=dict(sizes=3), inputs=dict(inputs=[]))
 
 @pytest.mark.parametrize('kind', [*PARTS, *STAGES])
 def test_records_of_odd_contents(tmp_path, kind):
-    whole = JSON['run'][1]
+    whole = JSON['run'].content
     record = whole | {kind: PARTS[kind]} if kind in PARTS else whole | dict(stages=dict(phase1=STAGES[kind]))
     path = write_json(record, tmp_path/'run.json')
     for read in (record_of, recorded_parameters, load_model):
@@ -603,7 +612,9 @@ def matlab73_file(path):
 
 class Reader:
     "A whole file, where it lies, and what reads it; damaged copies take its place."
-    def __init__(self, path, read): self.path, self.read, self.whole = path, read, path.read_bytes()
+    def __init__(self, path, read):
+        self.path, self.read = path, read
+        self.whole = path.read_bytes()
 
 def picture_reader(folder, mode, ending, read):
     pixels = np.random.default_rng(0).integers(256, size=(96, 128, 3), dtype=np.uint8)
@@ -612,12 +623,12 @@ def picture_reader(folder, mode, ending, read):
     return Reader(path, read)
 
 def json_reader(folder, kind):
-    name, content, read = JSON[kind]
-    return Reader(beside(folder, name, content), read)
+    path = beside(folder, JSON[kind].name, JSON[kind].content)
+    return Reader(path, JSON[kind].read)
 
 def panoptic_reader(folder, damaged_part):
-    segments = dict(image_id=1, file_name='a.png', segments_info=[dict(id=7, category_id=1), dict(id=300,
-        category_id=1)])
+    parts = [dict(id=7, category_id=1), dict(id=300, category_id=1)]
+    segments = dict(image_id=1, file_name='a.png', segments_info=parts)
     path = beside(folder, 'panoptic.json', COCO | dict(annotations=[segments]))
     (folder/'panoptic').mkdir()
     pixels = np.zeros((96, 128, 3), np.uint8)
@@ -628,7 +639,8 @@ def panoptic_reader(folder, damaged_part):
 def table_reader(folder, encoding):
     beside(folder, 'unused', '')
     rows = [f'a,{k % 3},{k * 4}.5,{k * 3}.25,{k * 100},{90 + k}' for k in range(25)]
-    (folder/'fixations.csv').write_text('\n'.join(['image,observer,x,y,t,duration', *rows]), encoding=encoding)
+    text = '\n'.join(['image,observer,x,y,t,duration', *rows])
+    (folder/'fixations.csv').write_text(text, encoding=encoding)
     return Reader(folder/'fixations.csv', in_folder)
 
 def osie_reader(folder):

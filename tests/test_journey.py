@@ -1,6 +1,8 @@
-"""The journey of somebody who has a table of fixations, photographs, COCO regions and a network of their own, and only the README.
+"""The journey of somebody who has only the README.
 
-One user, one folder, one command after the other; no step reads a notebook."""
+They have a table of fixations, photographs, COCO regions and a network of their own.
+One user, one folder, one command after the other; no step reads a notebook.
+"""
 import json
 from pathlib import Path
 import pandas as pd, pytest
@@ -77,7 +79,8 @@ def test_the_journey(home, step):
     assert (home/'checked').is_dir()
     step('people mine --probe mine/coco.json --out people')
     assert len(pd.read_csv(home/'people/people.csv')) > 5
-    said = step('fit network.py --data mine --out runs/mine --n-bases 8 --accelerator cpu --batch 4 --min-images 1')
+    options = '--n-bases 8 --accelerator cpu --batch 4 --min-images 1'
+    said = step(f'fit network.py --data mine --out runs/mine {options}')
     assert 'of the variance' in said
     step('dissect runs/mine --plugin network.py --probe mine/coco.json')
     step('contributions runs/mine --plugin network.py')

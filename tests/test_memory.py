@@ -17,11 +17,11 @@ from test_hostile import full_disk
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = dict(model='dinet', height=64, width=96, features=4, n_bases=4, epochs=1, epochs2=1, batch=4,
-    accelerator='cpu')
+            accelerator='cpu')
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('memory')/'world', n_images=16,
-    size=(64, 96), seed=0)
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp('memory')/'world', n_images=16, size=(64, 96), seed=0)
 
 @pytest.fixture
 def images(world): return SaliencyDataset(read_salicon(world, 'train'), (64, 96))
@@ -61,8 +61,8 @@ def test_without_room_images_are_decoded_once(images, tmp_path, monkeypatch):
 @pytest.mark.parametrize('room', ['none', 'little'])
 def test_a_full_disk_costs_time_only(images, tmp_path, room, monkeypatch):
     MEMORY.allow(1e-9)
-    if room == 'none': monkeypatch.setattr(fixations.shutil, 'disk_usage',
-        lambda folder: SimpleNamespace(free=9))
+    full = SimpleNamespace(free=9)
+    if room == 'none': monkeypatch.setattr(fixations.shutil, 'disk_usage', lambda folder: full)
     kept = preloaded(images, tmp_path)
     assert (kept.scratch is None) == (room == 'none')
     with full_disk():
@@ -91,8 +91,8 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     "Images of 480 x 640 px, 6 MB each: NIGHTLY 10,000 in 8 GB."
     images, gigabytes = (10_000, 2.) if NIGHTLY else (200, .05)
     job = [sys.executable, ROOT/'tests/memory_job.py', tmp_path/'job', str(images), str(gigabytes)]
-    done = subprocess.run(job, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
-        capture_output=True, text=True)
+    env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    done = subprocess.run(job, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     noted(f'training on {images} images of 480 x 640', **found)
@@ -108,15 +108,18 @@ class Ending(torch.utils.data.Dataset):
 
 def test_a_worker_that_is_ended_is_a_sentence(images, tmp_path):
     model = build_model('dinet', backbone='squeezenet1_0', n_bases=4, width=8)
+    options = dict(epochs=1, batch=2, workers=1, trainer=dict(accelerator='cpu'))
     with pytest.raises(ParameterError, match='workers = 1.*was ended'):
-        train(model, Ending(images), images, tmp_path, epochs=1, batch=2, workers=1, trainer=dict(accelerator='cpu'))
+        train(model, Ending(images), images, tmp_path, **options)
 
 def test_a_kernel_that_is_ended_is_a_sentence(tmp_path, monkeypatch):
     def ended(*args, **options): raise DeadKernelError('Kernel died')
     monkeypatch.setattr(runs.pm, 'execute_notebook', ended)
-    with pytest.raises(SaliencyError, match='its kernel was ended'): runs.execute('model', tmp_path, data='somewhere')
+    with pytest.raises(SaliencyError, match='its kernel was ended'):
+        runs.execute('model', tmp_path, data='somewhere')
 
 def test_places_that_a_dictionary_is_fitted_to_are_bounded(monkeypatch):
     monkeypatch.setattr(dictionaries, 'MOST_PLACES', 100)
     items = [dict(features=torch.rand(3, 4, 5))] * 10
-    assert len(dictionaries.sampled_places(items)) == 100 and len(dictionaries.sampled_places(items, 6)) == 60
+    assert len(dictionaries.sampled_places(items)) == 100
+    assert len(dictionaries.sampled_places(items, 6)) == 60

@@ -1,6 +1,10 @@
-"""Commands for people who do not train: predictions for any picture, scores for anybody's maps, what attracts people, one photograph explained."""
-import shutil, subprocess, sys
+"""Commands for people who do not train.
+
+Predictions for any picture, scores for anybody's maps, what attracts people, one photograph explained.
+"""
+import os, shutil, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from PIL import Image
 from scipy.io import savemat
@@ -24,7 +28,8 @@ from saliency_nb.world import make_world
 SIZE = 96, 128
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('predict')/'world', n_images=48, size=SIZE, seed=3)
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp('predict')/'world', n_images=48, size=SIZE, seed=3)
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory, world):
@@ -36,10 +41,12 @@ def run(tmp_path_factory, world):
     model.start(torch.stack([images.image(i) for i in range(4)]))
     torch.nn.init.normal_(model.readout.weight, std=.3)
     save_checkpoint(model.eval(), run/'phase2/best.safetensors')
-    core.write_json(dict(parameters=dict(model='readout', height=SIZE[0], width=SIZE[1], data='/home/me/world'), stages={}), run/'run.json')
+    parameters = dict(model='readout', height=SIZE[0], width=SIZE[1], data='/home/me/world')
+    core.write_json(dict(parameters=parameters, stages={}), run/'run.json')
     core.write_json(dict(network=dict(tau=1., bits=.5)), run/'calibration.json')
     pairs, names = ('basis', 'semantic'), ['face', 'text', 'sky', 'cloudy', '<script>alert(1)</script>']
-    found = dict(iou=(pairs, np.random.default_rng(1).random((12, 5)) * .3), chance_iou=(pairs, np.full((12, 5), .1)))
+    iou = np.random.default_rng(1).random((12, 5)) * .3
+    found = dict(iou=(pairs, iou), chance_iou=(pairs, np.full((12, 5), .1)))
     xr.Dataset(found, dict(semantic=names), dict(tau=1.)).to_netcdf(run/'alignment.nc', engine='h5netcdf')
     return run
 
@@ -65,7 +72,14 @@ def said(capsys, *arguments):
     "Exit code, stdout, stderr of a command in this process."
     try: code = main([str(a) for a in arguments])
     except SystemExit as e: code = e.code
-    return code, *capsys.readouterr()
+    shown = capsys.readouterr()
+    return SimpleNamespace(code=code, out=shown.out, err=shown.err)
+
+def refused(capsys, *arguments):
+    "The sentence of a command that fails with one."
+    done = said(capsys, *arguments)
+    assert done.code == 1 and len(done.err.strip().splitlines()) == 1, done.err
+    return done.err
 
 LIGHT = '''import contextlib, io, sys
 from saliency_nb.cli import main
@@ -73,17 +87,24 @@ for line in sys.argv[1:]:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try: main(line.split())
         except SystemExit: pass
-print([m for m in ('torch', 'pandas', 'papermill', 'numpy', 'cv2', 'lightning', 'matplotlib') if m in sys.modules])'''
+heavy = 'torch', 'pandas', 'papermill', 'numpy', 'cv2', 'lightning', 'matplotlib'
+print([m for m in heavy if m in sys.modules])'''
 
 def test_what_needs_no_network_imports_none():
-    lines = '--help', '--version', 'predcit', 'download --list', 'models', 'run --help', 'predict --help', 'run --epcohs 3 --out x', 'predict'
-    done = subprocess.run([sys.executable, '-c', LIGHT, *lines], capture_output=True, text=True, env=core.os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1])))
+    lines = ('--help', '--version', 'predcit', 'download --list', 'models', 'run --help', 'predict --help',
+             'run --epcohs 3 --out x', 'predict')
+    env = os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1]))
+    done = subprocess.run([sys.executable, '-c', LIGHT, *lines], capture_output=True, text=True, env=env)
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
 
-@pytest.mark.parametrize('written, meant', [('predcit', 'predict'), ('chek-data', 'check-data'), ('run --out x --epcohs 3', '--epochs'), ('predict a --out x --overly', '--overlay')])
+@pytest.mark.parametrize('written, meant', [
+    ('predcit', 'predict'),
+    ('chek-data', 'check-data'),
+    ('run --out x --epcohs 3', '--epochs'),
+    ('predict a --out x --overly', '--overlay'),
+])
 def test_misspelt_words_get_a_suggestion(capsys, written, meant):
-    code, out, err = said(capsys, *written.split())
-    assert code == 1 and f'did you mean {meant}?' in err and len(err.splitlines()) == 1
+    assert f'did you mean {meant}?' in refused(capsys, *written.split())
 
 def test_a_model_survives_the_zoo(run, zoo, world):
     whole, small = load_model(run), load_model('small', zoo)
@@ -91,9 +112,10 @@ def test_a_model_survives_the_zoo(run, zoo, world):
     path = sorted((world/'images/val').iterdir())[0]
     a, b = predict(whole, path), predict(small, path)
     assert 0 < abs(a - b).sum() < .02 and np.corrcoef(a.ravel(), b.ravel())[0, 1] > .9999
-    assert models(zoo)['small']['licence'] == 'MIT' and '/home/me' not in (zoo/'small/card.json').read_text()
-    own, shared = (sum(f.stat().st_size for f in zoo.glob(p)) for p in ('small/model.safetensors', 'backbone.safetensors'))
-    assert own < shared / 10
+    assert models(zoo)['small']['licence'] == 'MIT'
+    assert '/home/me' not in (zoo/'small/card.json').read_text()
+    own = (zoo/'small/model.safetensors').stat().st_size
+    assert own < (zoo/'backbone.safetensors').stat().st_size / 10
     save_to_zoo(run, 'second', zoo)
     assert set(models(zoo)) == {'small', 'second'}
     shutil.rmtree(zoo/'second')
@@ -102,30 +124,45 @@ def test_another_backbone_is_refused(run, zoo, tmp_path):
     other = tmp_path/'run'
     shutil.copytree(run, other)
     torch.manual_seed(1)
-    save_checkpoint(build_model('readout', backbone='squeezenet1_0', n_bases=12, phase=2), other/'phase2/best.safetensors')
+    model = build_model('readout', backbone='squeezenet1_0', n_bases=12, phase=2)
+    save_checkpoint(model, other/'phase2/best.safetensors')
     with pytest.raises(core.ParameterError, match='another backbone'): save_to_zoo(other, 'other', zoo)
     assert set(models(zoo)) == {'small'}
 
 def test_models_of_the_package_load_and_are_small():
     assert sum(f.stat().st_size for f in shelf.ZOO.rglob('*') if f.is_file()) <= shelf.MOST
     for name, card in models().items():
-        assert load_model(name).size == tuple(card['size']) and card['licence'] and card['data'] and card['scores']
+        assert card['licence'] and card['data'] and card['scores']
+        assert load_model(name).size == tuple(card['size'])
 
-def test_maps_have_size_and_name_of_their_pictures(run, photos, tmp_path, capsys):
-    code, out, err = said(capsys, 'predict', photos, '--model', run, '--out', tmp_path/'maps', '--overlay')
-    assert code == 1 and len(err.strip().splitlines()) == 1 and '1 pictures' in err and 'broken.jpg' in out
-    for name, size in (('a', (128, 96)), ('holiday/b', (200, 400))): # a is upright
-        with Image.open(tmp_path/f'maps/{name}.png') as grey: assert grey.size[::-1] == size and grey.mode.startswith('I') and np.asarray(grey).max() == 65535
-        with Image.open(tmp_path/f'maps/overlay/{name}.jpg') as shown: assert shown.size[::-1] == size
-    before = (tmp_path/'maps/a.png').stat().st_mtime_ns
+@pytest.fixture
+def mapped(run, photos, tmp_path, capsys):
+    "A folder of maps of photos, one of which is broken."
+    done = said(capsys, 'predict', photos, '--model', run, '--out', tmp_path/'maps', '--overlay')
+    assert done.code == 1 and len(done.err.strip().splitlines()) == 1
+    assert '1 pictures' in done.err and 'broken.jpg' in done.out
+    return tmp_path/'maps'
+
+@pytest.mark.parametrize('name, size', [('a', (128, 96)), ('holiday/b', (200, 400))]) # a is upright
+def test_maps_have_size_and_name_of_their_pictures(mapped, name, size):
+    with Image.open(mapped/f'{name}.png') as grey:
+        assert grey.size[::-1] == size and grey.mode.startswith('I') and np.asarray(grey).max() == 65535
+    with Image.open(mapped/f'overlay/{name}.jpg') as shown: assert shown.size[::-1] == size
+
+def test_maps_that_are_there_are_not_made_again(mapped, run, photos, tmp_path, capsys):
+    before = (mapped/'a.png').stat().st_mtime_ns
     (photos/'holiday/broken.jpg').unlink()
-    code, out, _ = said(capsys, 'predict', photos, '--model', run, '--out', tmp_path/'maps', '--overlay')
-    assert code == 0 and '2 of 2 maps are there already' in out and (tmp_path/'maps/a.png').stat().st_mtime_ns == before
-    code, _, err = said(capsys, 'predict', photos, '--model', build_other(tmp_path), '--out', tmp_path/'maps')
-    assert code == 1 and 'another model' in err and (tmp_path/'maps/a.png').stat().st_mtime_ns == before
-    code, _, _ = said(capsys, 'predict', photos/'a.jpg', '--model', run, '--out', tmp_path/'arrays', '--format', 'npy')
+    done = said(capsys, 'predict', photos, '--model', run, '--out', mapped, '--overlay')
+    assert done.code == 0 and '2 of 2 maps are there already' in done.out
+    other = build_other(tmp_path)
+    assert 'another model' in refused(capsys, 'predict', photos, '--model', other, '--out', mapped)
+    assert (mapped/'a.png').stat().st_mtime_ns == before
+
+def test_arrays_have_the_size_of_their_pictures_and_sum_to_one(run, photos, tmp_path, capsys):
+    options = ['--model', run, '--out', tmp_path/'arrays', '--format', 'npy']
+    assert said(capsys, 'predict', photos/'a.jpg', *options).code == 0
     found = np.load(tmp_path/'arrays/a.npy')
-    assert code == 0 and found.shape == (128, 96) and abs(found.sum(dtype=float) - 1) < 1e-4
+    assert found.shape == (128, 96) and abs(found.sum(dtype=float) - 1) < 1e-4
 
 @pytest.fixture(scope='module')
 def sigmoid_run(world, tmp_path_factory):
@@ -196,18 +233,20 @@ def test_overlays_are_no_maps(run, photos, tmp_path, capsys):
 
 def build_other(folder):
     torch.manual_seed(2)
-    return save_checkpoint(build_model('dinet', backbone='squeezenet1_0', width=8, n_bases=4, phase=2), folder/'other.safetensors')
+    model = build_model('dinet', backbone='squeezenet1_0', width=8, n_bases=4, phase=2)
+    return save_checkpoint(model, folder/'other.safetensors')
 
 def test_arrays_pictures_and_paths_are_one(run, photos):
     model = load_model(run)
     path = photos/'holiday/b.png'
     rgb = np.asarray(Image.open(path).convert('RGB'))
-    forms = [path, str(path), Image.open(path), rgb, rgb / 255., np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])]
-    found = predict(model, forms)
+    opaque = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+    found = predict(model, [path, str(path), Image.open(path), rgb, rgb / 255., opaque])
     assert all(abs(f - found[0]).max() < 1e-6 for f in found)
     grey = rgb[..., 0]
     assert abs(predict(model, grey) - predict(model, np.dstack([grey] * 3))).max() < 1e-9
-    assert predict(model, np.zeros((1, 1), np.uint8)).shape == (1, 1) and predict(model, np.zeros((3, 900, 3), np.uint8)).shape == (3, 900)
+    for tiny in (np.zeros((1, 1), np.uint8), np.zeros((3, 900, 3), np.uint8)):
+        assert predict(model, tiny).shape == tiny.shape[:2]
     for wrong in (np.zeros((4, 5, 2)), np.zeros(7), np.full((4, 5), 300)):
         with pytest.raises(core.DataError): predict(model, wrong)
 
@@ -216,14 +255,16 @@ def test_predictions_have_the_scores_of_the_run(run, world):
     data, model = SaliencyDataset(read_fixations(world, split='val'), SIZE), load_model(run)
     expected = evaluate(model, data)
     for i, path in data.set.images.path.head(5).items():
-        item, found = data[data.ids.index(i)], torch.from_numpy(predict(model, path))[None]
+        item = data[data.ids.index(i)]
+        found = torch.from_numpy(predict(model, path))[None]
         for name, metric in METRICS.items():
             known = item['density' if name in ('cc', 'kld', 'sim') else 'fixations'][None]
             assert abs(float(metric(found, known)) - expected.loc[i, name]) < 2e-3, name
 
 def test_a_centre_bias_is_not_counted_twice(run, photos, tmp_path, capsys):
-    code, _, err = said(capsys, 'predict', photos/'a.jpg', '--model', run, '--out', tmp_path/'x', '--centre-bias')
-    assert code == 1 and 'twice' in err
+    options = ['--model', run, '--out', tmp_path/'x', '--centre-bias']
+    done = said(capsys, 'predict', photos/'a.jpg', *options)
+    assert done.code == 1 and 'twice' in done.err
     other = load_model(build_other(tmp_path))
     plain, centred = predict(other, photos/'a.jpg'), predict(other, photos/'a.jpg', centre=.2)
     middle = slice(32, 96), slice(24, 72)
@@ -231,7 +272,8 @@ def test_a_centre_bias_is_not_counted_twice(run, photos, tmp_path, capsys):
 
 def test_two_pictures_with_one_result_are_refused(run, photos, tmp_path):
     shutil.copy(photos/'a.jpg', photos/'a.jpeg')
-    with pytest.raises(core.ParameterError, match='one result'): predict_files(load_model(run), [photos], tmp_path/'x')
+    model = load_model(run)
+    with pytest.raises(core.ParameterError, match='one result'): predict_files(model, [photos], tmp_path/'x')
 
 @pytest.fixture(scope='module')
 def val(world):
@@ -246,11 +288,13 @@ def test_maps_of_every_kind_get_the_same_scores(val, tmp_path):
         write_map(found, tmp_path/'npy/deeper'/f'{i}.npy')
         (tmp_path/'mat').mkdir(exist_ok=True)
         savemat(tmp_path/'mat'/f'{i}.mat', dict(map=found, note='a map', scale=2.))
-    tables = {k: score(tmp_path/k, val) for k in ('png', 'npy', 'mat')}
-    assert all(f'{len(val) - 4} images have no map' in notes and not any('resized' in n for n in notes) for _, notes in tables.values())
-    png, npy, mat = (t.set_index(['prediction', 'image']) for t, _ in tables.values())
-    pd.testing.assert_frame_equal(npy, mat)
-    assert abs(png - npy).max().max() < 2e-3
+    tables = {}
+    for kind in ('png', 'npy', 'mat'):
+        table, notes = score(tmp_path/kind, val)
+        assert f'{len(val) - 4} images have no map' in notes and not any('resized' in n for n in notes)
+        tables[kind] = table.set_index(['prediction', 'image'])
+    pd.testing.assert_frame_equal(tables['npy'], tables['mat'])
+    assert abs(tables['png'] - tables['npy']).max().max() < 2e-3
 
 def test_the_bound_is_of_other_observers_only(val):
     "The fixations of an observer must not be among those that predict them, or the bound would be too high."
@@ -270,25 +314,33 @@ def test_scores_of_maps_that_know_and_of_maps_that_do_not(val, tmp_path):
     for i, j in zip(val.ids, np.roll(val.ids, 1)):
         write_map(maps[i], tmp_path/'own'/f'{i}.png')
         write_map(maps[j], tmp_path/'exchanged'/f'{i}.png')
-    own, other = (summary(score(tmp_path/k, val)[0]).loc['maps minus other images'] for k in ('own', 'exchanged'))
-    assert own[('nss', 'mean')] > 4 * own[('nss', 'standard_error')] and other[('nss', 'mean')] < 2 * other[('nss', 'standard_error')]
+    def beyond_other_images(folder): return summary(score(folder, val)[0]).loc['maps minus other images'].nss
+    own, other = beyond_other_images(tmp_path/'own'), beyond_other_images(tmp_path/'exchanged')
+    assert own['mean'] > 4 * own.standard_error and other['mean'] < 2 * other.standard_error
 
-def test_maps_that_are_none_are_one_sentence(val, world, tmp_path, capsys):
-    i, wrong = val.ids[0], dict(nan=np.full(SIZE, np.nan), negative=-np.ones(SIZE), deep=np.ones((3, 4, 5)), text=np.array(['a']))
-    for name, values in wrong.items():
-        (tmp_path/name).mkdir()
-        np.save(tmp_path/name/f'{i}.npy', values)
-        code, _, err = said(capsys, 'score', tmp_path/name, '--data', world)
-        assert code == 1 and f'{i}.npy' in err and len(err.strip().splitlines()) == 1
-    (tmp_path/'two').mkdir()
-    for ending in ('png', 'npy'): write_map(np.ones(SIZE), tmp_path/'two'/f'{i}.{ending}')
-    code, _, err = said(capsys, 'score', tmp_path/'two', '--data', world)
-    assert code == 1 and 'two maps of one image' in err
+NO_MAPS = dict(
+    nan=np.full(SIZE, np.nan),
+    negative=-np.ones(SIZE),
+    deep=np.ones((3, 4, 5)),
+    text=np.array(['a']),
+)
+
+@pytest.mark.parametrize('kind', NO_MAPS)
+def test_maps_that_are_none_are_one_sentence(kind, val, world, tmp_path, capsys):
+    i = val.ids[0]
+    np.save(tmp_path/f'{i}.npy', NO_MAPS[kind])
+    assert f'{i}.npy' in refused(capsys, 'score', tmp_path, '--data', world)
+
+def test_two_maps_of_one_image_are_one_sentence(val, world, tmp_path, capsys):
+    for ending in ('png', 'npy'): write_map(np.ones(SIZE), tmp_path/f'{val.ids[0]}.{ending}')
+    done = said(capsys, 'score', tmp_path, '--data', world)
+    assert done.code == 1 and 'two maps of one image' in done.err
 
 def test_predict_then_score(run, world, tmp_path, capsys):
-    assert said(capsys, 'predict', world/'images/val', '--model', run, '--out', tmp_path/'maps')[0] == 0
-    code, out, _ = said(capsys, 'score', tmp_path/'maps', '--data', world, '--out', tmp_path/'scores')
-    assert code == 0 and 'other observers' in out and 'standard error' in out
+    done = said(capsys, 'predict', world/'images/val', '--model', run, '--out', tmp_path/'maps')
+    assert done.code == 0
+    done = said(capsys, 'score', tmp_path/'maps', '--data', world, '--out', tmp_path/'scores')
+    assert done.code == 0 and 'other observers' in done.out and 'standard error' in done.out
     table = pd.read_csv(tmp_path/'scores/scores.csv', dtype=dict(image=str))
     expected = evaluate(load_model(run), SaliencyDataset(read_fixations(world, split='val'), SIZE)).nss
     found = table[table.prediction == 'maps'].set_index('image').nss
@@ -303,15 +355,18 @@ def test_what_attracts_people_vanishes_with_the_fixations_of_other_images(world)
     assert certain(seen) > .5 > .25 > certain(exchanged(seen))
 
 def test_people_command(world, tmp_path, capsys):
-    code, out, _ = said(capsys, 'people', world, '--out', tmp_path/'people')
+    done = said(capsys, 'people', world, '--out', tmp_path/'people')
     table = pd.read_csv(tmp_path/'people/people.csv', index_col='semantic')
-    assert code == 0 and 'images and observers' in out and {'people.csv', 'people.nc', 'people.png'} <= {f.name for f in (tmp_path/'people').iterdir()}
+    written = {f.name for f in (tmp_path/'people').iterdir()}
+    assert done.code == 0 and 'images and observers' in done.out
+    assert {'people.csv', 'people.nc', 'people.png'} <= written
     planted = pd.read_csv(world/'truth.csv').set_index('semantic').weight.reindex(table.index)
     assert table.effect.corr(planted, method='spearman') > .8
 
 def test_an_explanation_adds_up_and_names_are_escaped(run, photos):
     found = explained(run, photos/'holiday/b.png', box=(100, 50, 200, 120))
-    assert found.table.effect.sum() == pytest.approx((found.table.on_here + found.table.off_here).sum(), abs=1e-4)
+    parts = (found.table.on_here + found.table.off_here).sum()
+    assert found.table.effect.sum() == pytest.approx(parts, abs=1e-4)
     assert POSITION in found.table.index and found.density.shape == found.rgb.shape[:2] == (200, 400)
     shown = page(found, '<script>')
     assert '<script>' not in shown and '&lt;script&gt;alert(1)' in shown and GATE[False] in shown
@@ -326,58 +381,76 @@ def test_an_explanation_shows_the_calibrated_density(run, photos, tmp_path):
     assert np.allclose(found, density_of(model, rgb), rtol=1e-3)
     assert abs(found - saliency_of(model, rgb)).sum() > .05
 
-def test_the_region_is_where_the_picture_was_pointed_at(run, photos):
+@pytest.mark.parametrize('name, size', [('a.jpg', (128, 96)), ('holiday/b.png', (200, 400))])
+def test_the_region_is_where_the_picture_was_pointed_at(run, photos, name, size):
     "Upright, and in the corner of a wide picture: pixels of the picture, not of the padded image."
-    model = load_model(run)
-    for name, shape in (('a.jpg', (128, 96)), ('holiday/b.png', (200, 400))):
-        for fy, fx in ((.1, .1), (.6, .9)):
-            region = explained(model, photos/name, at=(fx * shape[1], fy * shape[0])).region
-            rows, columns = np.nonzero(region)
-            h, w = region.shape
-            assert abs((rows.mean() + .5) / h - fy) < .15 and abs((columns.mean() + .5) / w - fx) < .15, (name, fy, fx)
+    model, (height, width) = load_model(run), size
+    for fy, fx in ((.1, .1), (.6, .9)):
+        region = explained(model, photos/name, at=(fx * width, fy * height)).region
+        places = (np.argwhere(region) + .5).mean(0) / region.shape
+        assert (abs(places - (fy, fx)) < .15).all(), (fy, fx)
+
+GATES = {'{"open": true}': True, '{"open": false}': False, '{"open": "yes"}': False, '[]': False}
 
 def test_the_gate_of_the_units_analysis_is_read(run, photos, tmp_path):
     other = tmp_path/'run'
     shutil.copytree(run, other)
-    for text, certain in (('{"open": true}', True), ('{"open": false}', False), ('{"open": "yes"}', False), ('[]', False)):
+    for text, certain in GATES.items():
         (other/'units.json').write_text(text)
         assert names_certain(other) is certain
     (other/'units.json').write_text('{"open": true}')
     assert GATE[True] in page(explained(other, photos/'a.jpg'), 'a')
 
-def no_model(folder): return 'photos of nothing'
-def empty_folder(folder): (folder/'nothing').mkdir(); return folder/'nothing'
-def missing_path(folder): return folder/'nowhere'
-def text_file(folder): (folder/'a.txt').write_text('text'); return folder/'a.txt'
+def empty_folder(folder):
+    (folder/'nothing').mkdir()
+    return folder/'nothing'
 
-@pytest.mark.parametrize('command', ['predict', 'explain', 'score', 'people', 'models', 'check-data', 'train', 'report', 'compare', 'explore'])
+def missing_path(folder): return folder/'nowhere'
+
+def text_file(folder):
+    (folder/'a.txt').write_text('text')
+    return folder/'a.txt'
+
+WRONG = { # command -> its arguments, in which PATH is wrong
+    'predict': 'PATH --model RUN --out OUT',
+    'explain': 'PATH --model RUN --out OUT',
+    'score': 'PATH --data PATH',
+    'people': 'PATH --out OUT',
+    'models': 'PATH',
+    'check-data': 'PATH --out OUT',
+    'train': '--data PATH --out OUT',
+    'report': 'PATH',
+    'compare': 'PATH --out OUT',
+    'explore': 'PATH',
+}
+
+@pytest.mark.parametrize('command', WRONG)
 @pytest.mark.parametrize('wrong', [missing_path, empty_folder, text_file], ids=lambda f: f.__name__)
 def test_wrong_paths_are_one_sentence(command, wrong, run, tmp_path, capsys):
-    path, out = wrong(tmp_path), tmp_path/'out'
-    arguments = dict(predict=[path, '--model', run, '--out', out], explain=[path, '--model', run, '--out', out], score=[path, '--data', path], people=[path, '--out', out], models=[path],
-                     train=['--data', path, '--out', out], report=[path], compare=[path, '--out', out], explore=[path])
-    arguments['check-data'] = [path, '--out', out]
-    code, shown, err = said(capsys, command, *arguments[command])
-    assert code == 1 and len(err.strip().splitlines()) == 1 and err.startswith('saliency-nb: ') and 'Traceback' not in shown, err
+    places = dict(PATH=wrong(tmp_path), RUN=run, OUT=tmp_path/'out')
+    done = said(capsys, command, *[places.get(word, word) for word in WRONG[command].split()])
+    assert done.code == 1 and len(done.err.strip().splitlines()) == 1, done.err
+    assert done.err.startswith('saliency-nb: ') and 'Traceback' not in done.out
 
 @pytest.mark.parametrize('command', ['predict', 'explain', 'people', 'check-data', 'score'])
 def test_a_file_as_out_is_one_sentence(command, run, world, photos, tmp_path, capsys):
     (tmp_path/'file').write_text('mine')
-    arguments = dict(predict=[photos, '--model', run], explain=[photos, '--model', run], people=[world], score=[photos, '--data', world])
-    code, _, err = said(capsys, command, *arguments.get(command, [world]), '--out', tmp_path/'file')
-    assert code == 1 and 'cannot be written into' in err and len(err.strip().splitlines()) == 1 and (tmp_path/'file').read_text() == 'mine'
+    pictures = [photos, '--model', run]
+    arguments = dict(predict=pictures, explain=pictures, score=[photos, '--data', world])
+    err = refused(capsys, command, *arguments.get(command, [world]), '--out', tmp_path/'file')
+    assert 'cannot be written into' in err and (tmp_path/'file').read_text() == 'mine'
 
 @pytest.mark.parametrize('command', ['predict', 'explain'])
-def test_missing_and_damaged_models_are_one_sentence(command, run, zoo, photos, tmp_path, capsys, monkeypatch):
+def test_missing_and_damaged_models_are_one_sentence(command, zoo, photos, tmp_path, capsys, monkeypatch):
     broken = tmp_path/'zoo'
     shutil.copytree(zoo, broken)
     monkeypatch.setattr(shelf, 'ZOO', broken)
-    def fails(model): 
-        code, _, err = said(capsys, command, photos/'a.jpg', '--model', model, '--out', tmp_path/'x')
-        assert code == 1 and len(err.strip().splitlines()) == 1 and err.startswith('saliency-nb: '), err
+    def fails(model):
+        err = refused(capsys, command, photos/'a.jpg', '--model', model, '--out', tmp_path/'x')
+        assert err.startswith('saliency-nb: '), err
         return err
     assert 'small' in fails('smal') # what there is
-    fails(text_file(tmp_path)); fails(empty_folder(tmp_path)); fails(missing_path(tmp_path))
+    for path in (text_file, empty_folder, missing_path): fails(path(tmp_path))
     for file in ('small/model.safetensors', 'backbone.safetensors', 'small/card.json', 'small/alignment.nc'):
         if file.endswith('.nc') and command == 'predict': continue # which does without
         whole = (broken/file).read_bytes()

@@ -1,6 +1,7 @@
 "A trained model is precious: what makes it again, what does not, and what a command needs to be told."
 
 import ast, json, os, shlex, shutil, signal, subprocess, sys, time
+from collections import namedtuple
 from pathlib import Path
 import nbformat, pandas as pd, pytest
 from saliency_nb import checks, cli, core, folders, phases, runs, training
@@ -12,22 +13,10 @@ from saliency_nb.folders import recorded_parameters
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = dict(
-    height=64,
-    width=96,
-    features=4,
-    n_bases=4,
-    epochs=1,
-    epochs2=1,
-    batch=4,
-    control=False,
-    min_images=1,
-    top=2,
-    accelerator='cpu',
-)
-OPTIONS = ['--preset', 'tiny', '--model', 'dinet'] + [
-    str(a) for k, v in TINY.items() for a in (f"--{k.replace('_', '-')}", v)
-]
+TINY = dict(height=64, width=96, features=4, n_bases=4, epochs=1, epochs2=1, batch=4, control=False,
+            min_images=1, top=2, accelerator='cpu')
+OPTIONS = ['--preset', 'tiny', '--model', 'dinet', *[f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]]
+Done = namedtuple('Done', 'code out err')
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +52,14 @@ def said(capsys, *arguments):
     "Exit code, and what a command says on stdout and stderr."
     capsys.readouterr()
     code = cli.main([str(a) for a in arguments])
-    return code, *capsys.readouterr()
+    return Done(code, *capsys.readouterr())
+
+
+def one_sentence(done, *words):
+    "Assert that a command failed with one sentence that holds these words."
+    assert done.code == 1 and len(done.err.strip().splitlines()) == 1, done.err
+    for word in words:
+        assert word in done.err, done.err
 
 
 def contents(folder):
@@ -83,12 +79,11 @@ def contents(folder):
 )
 def test_other_options_do_not_replace_a_model(command, options, sentence, trained, capsys, untrained):
     before = contents(trained)
-    code, out, err = (
-        analysed(capsys, trained, *options) if command == 'run' else said(capsys, command, trained, *options)
-    )
-    assert (
-        code == 1 and sentence in err and '--retrain' in err and '--out' in err and len(err.splitlines()) == 1
-    ), err
+    if command == 'run':
+        done = analysed(capsys, trained, *options)
+    else:
+        done = said(capsys, command, trained, *options)
+    one_sentence(done, sentence, '--retrain', '--out')
     assert contents(trained) == before
 
 
@@ -98,15 +93,15 @@ def analysed(capsys, run, *options):
     try:
         Analysis(**cli.given(args, args.model[0], cli.named_run(args)))
     except ParameterError as e:
-        return 1, '', f'{e}\n'
-    return 0, *capsys.readouterr()
+        return Done(1, '', f'{e}\n')
+    return Done(0, *capsys.readouterr())
 
 
 def test_other_data_do_not_replace_a_model(trained, tmp_path, capsys, untrained):
     other = make_world(tmp_path / 'other', n_images=16, size=(64, 96), seed=1)
     before = contents(trained)
-    code, _, err = said(capsys, 'train', trained, '--data', other)
-    assert code == 1 and 'on other images or fixations' in err and contents(trained) == before
+    done = said(capsys, 'train', trained, '--data', other)
+    assert done.code == 1 and 'on other images or fixations' in done.err and contents(trained) == before
 
 
 def test_retrain_does_it_and_is_meant_once(project, capsys):
@@ -116,8 +111,8 @@ def test_retrain_does_it_and_is_meant_once(project, capsys):
     assert (run / 'phase1/best.safetensors').read_bytes() != weights
     record = json.loads((run / 'run.json').read_text())
     assert record['parameters']['seed'] == 1 and 'retrain' not in record['parameters']
-    code, out, _ = said(capsys, 'train', run, '--retrain')
-    assert code == 0 and out.count('not made again') == 2  # nothing is stale
+    done = said(capsys, 'train', run, '--retrain')
+    assert done.code == 0 and done.out.count('not made again') == 2  # nothing is stale
 
 
 @pytest.fixture
@@ -128,34 +123,23 @@ def edited(monkeypatch):
 
 
 def test_an_edit_of_the_code_is_no_reason_to_train(project, capsys, edited, untrained):
-    code, out, err = said(capsys, 'thresholds', project / 'runs/a')
-    assert (
-        code == 0 and out.count('with an earlier version of the code') == 2 and 'thresholds: made' in out
-    ), err
+    done = said(capsys, 'thresholds', project / 'runs/a')
+    assert done.code == 0 and 'thresholds: made' in done.out, done.err
+    assert done.out.count('with an earlier version of the code') == 2
 
 
 def test_retrain_uses_the_code_of_today(project, capsys, edited):
-    code, out, err = said(capsys, 'train', project / 'runs/a', '--retrain')
-    assert code == 0 and out.count('made in') == 2 and 'epoch 1/1' in out, out + err
+    done = said(capsys, 'train', project / 'runs/a', '--retrain')
+    assert done.code == 0 and done.out.count('made in') == 2 and 'epoch 1/1' in done.out, done.out + done.err
 
 
 def test_the_probe_is_no_input_of_the_training(project, tmp_path, capsys, untrained):
     other = make_world(tmp_path / 'other', n_images=16, size=(64, 96), seed=1)
-    args = cli.parser().parse_args([
-        'dissect',
-        str(project / 'runs/a'),
-        '--probe',
-        str(other),
-        '--min-images',
-        '2',
-        '--top',
-        '1',
-    ])
+    options = ['--probe', str(other), '--min-images', '2', '--top', '1']
+    args = cli.parser().parse_args(['dissect', str(project / 'runs/a'), *options])
     analysis = Analysis(**cli.given(args, args.model, cli.named_run(args)))
     assert analysis.phase2() and capsys.readouterr().out.count('not made again') == 2
-    assert set(analysis.found.regions.images.values()) <= set(map(str, other.rglob('*.jpg'))) | set(
-        other.rglob('*.jpg')
-    )
+    assert set(map(Path, analysis.found.regions.images.values())) <= set(other.rglob('*.jpg'))
     assert recorded_parameters(project / 'runs/a')['probe'] == str(other)  # the next command knows it
 
 
@@ -164,28 +148,28 @@ def test_a_stage_needs_the_run_folder_only(project, capsys, untrained, monkeypat
     moved = shutil.move(project, project.parent / 'moved')
     shutil.move(moved / 'runs', moved / 'results')
     monkeypatch.chdir(project.parent)
-    code, out, err = said(capsys, 'thresholds', 'moved/results/a')
-    assert code == 0 and (moved / 'results/a/thresholds.nc').is_file(), err
+    done = said(capsys, 'thresholds', 'moved/results/a')
+    assert done.code == 0 and (moved / 'results/a/thresholds.nc').is_file(), done.err
     shutil.move(moved / 'world', project.parent / 'elsewhere')
-    code, out, err = said(capsys, 'thresholds', 'moved/results/a', '--data', 'elsewhere')
-    assert code == 0 and out.count('not made again') == 3, err
-    code, out, err = said(capsys, 'thresholds', 'moved/results/a')
-    assert code == 0 and out.count('not made again') == 3, err  # from now on it is known
+    done = said(capsys, 'thresholds', 'moved/results/a', '--data', 'elsewhere')
+    assert done.code == 0 and done.out.count('not made again') == 3, done.err
+    done = said(capsys, 'thresholds', 'moved/results/a')
+    assert done.code == 0 and done.out.count('not made again') == 3, done.err  # from now on it is known
 
 
 def test_data_that_are_gone_are_one_sentence(project, capsys, untrained):
     record = json.loads((project / 'runs/a/run.json').read_text())
     record['parameters']['data'], record['places']['data'] = '/nowhere/data', '../../nowhere'
     (project / 'runs/a/run.json').write_text(json.dumps(record))
-    code, _, err = said(capsys, 'dissect', project / 'runs/a')
-    assert code == 1 and '/nowhere/data' in err and '--data' in err and len(err.splitlines()) == 1, err
+    done = said(capsys, 'dissect', project / 'runs/a')
+    one_sentence(done, '/nowhere/data', '--data')
 
 
 def test_another_run_with_the_same_settings(trained, tmp_path, capsys):
-    code, _, err = said(
+    done = said(
         capsys, 'train', '--config', trained / 'run.json', '--out', tmp_path / 'b', '--seed', 1
     )
-    assert code == 0, err
+    assert done.code == 0, done.err
     first, second = recorded_parameters(trained), recorded_parameters(tmp_path / 'b')
     assert {k for k in first if first[k] != second[k]} == {'out', 'seed'}
 
@@ -203,8 +187,8 @@ def test_another_run_with_the_same_settings(trained, tmp_path, capsys):
 )
 def test_what_is_not_said_is_asked_for(arguments, word, trained, tmp_path, capsys, monkeypatch, untrained):
     monkeypatch.chdir(tmp_path)
-    code, _, err = said(capsys, *[trained if a == 'RUN' else a for a in arguments])
-    assert code == 1 and word in err and len(err.splitlines()) == 1, err
+    done = said(capsys, *[trained if a == 'RUN' else a for a in arguments])
+    one_sentence(done, word)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +201,9 @@ def test_a_command_that_fails_leaves_the_record_alone(
 ):
     monkeypatch.chdir(tmp_path)
     before = contents(trained)
-    code, _, err = said(capsys, 'dissect', trained, *options)
-    assert code == 1 and len(err.splitlines()) == 1 and contents(trained) == before
+    done = said(capsys, 'dissect', trained, *options)
+    one_sentence(done)
+    assert contents(trained) == before
 
 
 class Stopped(Exception):
@@ -298,92 +283,87 @@ def in_this_process(monkeypatch):
 
 def test_without_names_there_are_scores_and_maps(unnamed, trained, tmp_path, capsys, in_this_process):
     "The whole notebook, and a comparison of what can be compared."
-    code, out, err = said(capsys, 'run', '--data', unnamed, '--out', tmp_path / 'run', *OPTIONS)
-    assert code == 0 and out.splitlines()[0].startswith(f'{unnamed} holds no named regions'), err
+    done = said(capsys, 'run', '--data', unnamed, '--out', tmp_path / 'run', *OPTIONS)
+    assert done.code == 0 and done.out.startswith(f'{unnamed} holds no named regions'), done.err
     summary = json.loads((tmp_path / 'run/summary.json').read_text())
     names = {p.stem for p in (unnamed / 'images/val').iterdir()}
-    assert (
-        {p.stem for p in (tmp_path / 'run/maps').glob('*.png')} == names
-        and 'cc' in summary['scores']
-        and 'spearman' not in summary
-    )
+    assert {p.stem for p in (tmp_path / 'run/maps').glob('*.png')} == names
+    assert 'cc' in summary['scores'] and 'spearman' not in summary
     page = (tmp_path / 'run/model.html').read_text()
-    assert 'Is it true?' not in page and page.index(
-        'Summary</h2>' if 'Summary</h2>' in page else 'Summary'
-    ) < page.index('Calibration and thresholds')
-    code, out, err = said(capsys, 'compare', tmp_path / 'run', trained, '--out', tmp_path / 'both')
-    assert (
-        code == 0
-        and 'not scored' in out
-        and 'no contributions' in out
-        and (tmp_path / 'both/compare_models.html').is_file()
-    ), err
+    heading = 'Summary</h2>' if 'Summary</h2>' in page else 'Summary'
+    assert 'Is it true?' not in page and page.index(heading) < page.index('Calibration and thresholds')
+    done = said(capsys, 'compare', tmp_path / 'run', trained, '--out', tmp_path / 'both')
+    assert done.code == 0 and 'not scored' in done.out and 'no contributions' in done.out, done.err
+    assert (tmp_path / 'both/compare_models.html').is_file()
+
+
+@pytest.fixture
+def telling(monkeypatch):
+    "Every pass of images through a model says how far it is, as if it took minutes."
+    start = core.Progress.__init__
+
+    def soon(self, *args, **more):
+        start(self, *args, **more | dict(first=0, every=0))
+
+    monkeypatch.setattr(core.Progress, '__init__', soon)
+
+
+@pytest.fixture
+def measured(project, telling):
+    "Made by single commands: scores and contributions."
+    analysis = Analysis(**recorded_parameters(project / 'runs/a'))
+    analysis.scores()
+    analysis.contributions()
+    return project
+
+
+def test_passes_of_images_say_how_far_they_are(capsys, measured):
+    out = capsys.readouterr().out
+    assert '\nscores: 4 of 12 images, about' in out and '\nthresholds: 1 of 11 images' in out, out
+    assert 's left' in out
 
 
 def test_runs_on_other_pictures_of_the_same_names_are_not_paired(
-    project, tmp_path, capsys, monkeypatch, in_this_process
+    measured, tmp_path, capsys, in_this_process
 ):
-    "Both made by single commands; means and rankings can be compared, pictures cannot."
-    start = (
-        core.Progress.__init__
-    )  # and every pass of images through a model says how far it is, as if it took minutes
-    monkeypatch.setattr(
-        core.Progress,
-        '__init__',
-        lambda self, *args, **more: start(self, *args, **more | dict(first=0, every=0)),
-    )
-    analysis = Analysis(**recorded_parameters(project / 'runs/a'))
-    analysis.scores(), analysis.contributions()
-    out = capsys.readouterr().out
-    assert (
-        '\nscores: 4 of 12 images, about' in out and '\nthresholds: 1 of 11 images' in out and 's left' in out
-    ), out
-    shutil.copytree(project / 'runs/a', project / 'runs/b')
-    shutil.copytree(project / 'world', project / 'other')
-    alike = said(capsys, 'compare', project / 'runs/a', project / 'runs/b', '--out', tmp_path / 'alike')
-    assert alike[0] == 0 and 'different images' not in alike[1] and 'scored by both' not in alike[1], alike[
-        1:
-    ]
-    record = json.loads((project / 'runs/b/run.json').read_text())
-    record['parameters']['data'] = str(project / 'other')
-    record['stages']['scores']['inputs']['data'] = record['stages']['dissection']['inputs']['regions'] = (
-        'another'
-    )
-    (project / 'runs/b/run.json').write_text(json.dumps(record))
-    code, out, err = said(
-        capsys, 'compare', project / 'runs/a', project / 'runs/b', '--out', tmp_path / 'both'
-    )
-    assert (
-        code == 0
-        and 'no image was scored by both' in out
-        and out.count('probed on different images') == 2
-        and 'Spearman' in out
-    ), out + err
+    "Means and rankings can be compared, pictures cannot."
+    first, second = measured / 'runs/a', measured / 'runs/b'
+    shutil.copytree(first, second)
+    shutil.copytree(measured / 'world', measured / 'other')
+    done = said(capsys, 'compare', first, second, '--out', tmp_path / 'alike')
+    assert done.code == 0 and 'different images' not in done.out and 'scored by both' not in done.out, done
+    record = json.loads((second / 'run.json').read_text())
+    record['parameters']['data'] = str(measured / 'other')
+    record['stages']['scores']['inputs']['data'] = 'another'
+    record['stages']['dissection']['inputs']['regions'] = 'another'
+    (second / 'run.json').write_text(json.dumps(record))
+    done = said(capsys, 'compare', first, second, '--out', tmp_path / 'both')
+    assert done.code == 0 and 'no image was scored by both' in done.out, done
+    assert done.out.count('probed on different images') == 2 and 'Spearman' in done.out
 
 
 def test_other_stages_still_ask_for_names(unnamed, tmp_path, capsys, untrained):
-    code, _, err = said(capsys, 'dissect', '--data', unnamed, '--out', tmp_path / 'run', *OPTIONS)
-    assert code == 1 and 'holds no named regions' in err and len(err.splitlines()) == 1
+    done = said(capsys, 'dissect', '--data', unnamed, '--out', tmp_path / 'run', *OPTIONS)
+    one_sentence(done, 'holds no named regions')
 
 
 def test_cells_that_need_names_are_the_ones_that_are_left_out():
     "No other cell speaks of what they define."
-    cells = [
-        c for c in json.loads(analysis_path('model').read_text())['cells'] if c['cell_type'] == 'code'
-    ]
-    named = [''.join(c['source']) for c in cells if 'names' in c['metadata'].get('tags', ())]
-    rest = [''.join(c['source']) for c in cells if 'names' not in c['metadata'].get('tags', ())]
-    defined = {n for source in named for n in assigned(source)} - {
-        n for source in rest for n in assigned(source)
-    }
-    used = {n.id for source in rest for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)}
+    cells = json.loads(analysis_path('model').read_text())['cells']
+    code = [c for c in cells if c['cell_type'] == 'code']
+    named = [''.join(c['source']) for c in code if 'names' in c['metadata'].get('tags', ())]
+    rest = [''.join(c['source']) for c in code if 'names' not in c['metadata'].get('tags', ())]
+    defined = set().union(*map(assigned, named)) - set().union(*map(assigned, rest))
+    used = {n.id for source in rest for n in names_in(source)}
     assert len(named) > 10 and 'alignment' in defined and not defined & used
 
 
+def names_in(source):
+    return [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)]
+
+
 def assigned(source):
-    return {
-        n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-    }
+    return {n.id for n in names_in(source) if isinstance(n.ctx, ast.Store)}
 
 
 def test_a_report_of_a_run_made_by_commands_executes_it(trained, capsys, monkeypatch):
@@ -394,8 +374,8 @@ def test_a_report_of_a_run_made_by_commands_executes_it(trained, capsys, monkeyp
         return 'PAGE'
 
     monkeypatch.setattr(runs, 'run', executed)
-    code, out, err = said(capsys, 'report', trained)
-    assert code == 0 and 'report: PAGE' in out and asked == recorded_parameters(trained), err
+    done = said(capsys, 'report', trained)
+    assert done.code == 0 and 'report: PAGE' in done.out and asked == recorded_parameters(trained), done.err
 
 
 @pytest.mark.parametrize(
@@ -413,15 +393,15 @@ def test_mistakes_are_one_sentence_with_what_was_meant(
     arguments, word, trained, capsys, tmp_path, monkeypatch, untrained
 ):
     monkeypatch.chdir(tmp_path)
-    code, _, err = said(capsys, *[trained if a == 'RUN' else a for a in arguments])
-    assert code == 1 and word in err and len(err.splitlines()) == 1, err
+    done = said(capsys, *[trained if a == 'RUN' else a for a in arguments])
+    one_sentence(done, word)
 
 
 def test_an_out_that_is_a_file_is_one_sentence(world, tmp_path, capsys, untrained):
     (tmp_path / 'file').write_text('')
     for command in ('train', 'run'):
-        code, _, err = said(capsys, command, '--data', world, '--out', tmp_path / 'file', *OPTIONS)
-        assert code == 1 and 'cannot be written into' in err and len(err.splitlines()) == 1, err
+        done = said(capsys, command, '--data', world, '--out', tmp_path / 'file', *OPTIONS)
+        one_sentence(done, 'cannot be written into')
 
 
 @pytest.mark.parametrize(
@@ -437,15 +417,11 @@ def test_the_next_command(shape, sigma, words, tmp_path):
     images = pd.DataFrame(dict(split='all', height=shape[0], width=shape[1], map_path=None), index=range(40))
     c = checks.Contents('own', images, None, None, sigma or 0.03 * shape[1], tmp_path / 'my data')
     found = checks.advice(c, {})
-    assert (
-        words in found['command']
-        and f"'{tmp_path}/my data'" in found['command']
-        and ('sigma=' in found['command']) == ('sigma=' in words)
-    )
-    args = cli.parser().parse_args(shlex.split(found['command'])[1:])  # it can be typed
-    assert args.command == 'run' and any(
-        'nothing is named' in line for line in checks.advice_sentences(c, found)
-    )
+    command, sentences = found['command'], checks.advice_sentences(c, found)
+    assert words in command and f"'{tmp_path}/my data'" in command
+    assert ('sigma=' in command) == ('sigma=' in words)
+    args = cli.parser().parse_args(shlex.split(command)[1:])  # it can be typed
+    assert args.command == 'run' and any('nothing is named' in line for line in sentences)
 
 
 # Ends of processes, damaged results, two commands at once
@@ -468,11 +444,11 @@ def test_a_stopped_training_says_so(world, tmp_path, number, code, capsys, monke
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may have it ignored
     try:
         options = ['--data', world, '--out', tmp_path / 'run', *OPTIONS, '--epochs', '9']
-        found, _, err = said(capsys, 'train', *options)
+        done = said(capsys, 'train', *options)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert found == code and 'goes on from what is finished' in err, err
-    assert len(err.strip().splitlines()) == 1, err
+    assert done.code == code and 'goes on from what is finished' in done.err, done.err
+    assert len(done.err.strip().splitlines()) == 1, done.err
     assert (tmp_path / 'run/phase1/last.ckpt').is_file()
 
 
@@ -528,9 +504,8 @@ def test_damaged_results_are_made_again(project, capsys):
 def test_a_damaged_model_stops_with_a_sentence(project, phase, capsys):
     file = project / 'runs/a' / phase / 'best.safetensors'
     file.write_bytes(file.read_bytes()[:1000])
-    code, _, err = said(capsys, 'thresholds', project / 'runs/a')
-    assert code == 1 and '--retrain' in err and f'{phase}/best.safetensors' in err
-    assert len(err.strip().splitlines()) == 1
+    done = said(capsys, 'thresholds', project / 'runs/a')
+    one_sentence(done, '--retrain', f'{phase}/best.safetensors')
 
 
 def working(run):
@@ -551,8 +526,8 @@ def working(run):
 def test_two_commands_do_not_mix(project, capsys):
     run = project / 'runs/a'
     first = working(run)
-    code, _, err = said(capsys, 'thresholds', run)
-    assert code == 1 and f'process {first} is working' in err
+    done = said(capsys, 'thresholds', run)
+    assert done.code == 1 and f'process {first} is working' in done.err
     os.kill(first, signal.SIGKILL)
     os.waitpid(first, 0)
     assert said(capsys, 'thresholds', run)[0] == 0  # the lock of a dead process is none

@@ -1,4 +1,7 @@
-"Several trainings on the same images: the seed of the training and that of the data are two things; families of trainings are compared as models."
+"""Several trainings on the same images: the seed of the training and that of the data are two things.
+
+Families of trainings are compared as models.
+"""
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, xarray as xr
 from nightly import NIGHTLY, noted
@@ -8,15 +11,17 @@ from saliency_nb.contributions import effect_interval, mean_effect
 from saliency_nb.core import DataError, read_json, rng
 from saliency_nb.stages import Analysis
 from saliency_nb.runs import family_of, results_of
-from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_differences, contrast_effects, effect_differences,
-                                     family_means, verdicts)
+from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_differences, contrast_effects,
+                                     effect_differences, family_means, verdicts)
 from saliency_nb.world import make_world
 
-TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False, min_images=1, accelerator='cpu')
-OPTIONS = ['--preset', 'tiny', '--model', 'dinet'] + [a for k, v in TINY.items() for a in (f'--{k.replace("_", "-")}', str(v).lower())]
+TINY = dict(height=64, width=96, features=8, n_bases=8, epochs=1, epochs2=1, batch=4, control=False,
+            min_images=1, accelerator='cpu')
+OPTIONS = ['--preset', 'tiny', '--model', 'dinet', *[f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]]
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory): return make_world(tmp_path_factory.mktemp('seeds')/'world', n_images=48, size=(64, 96), seed=0)
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp('seeds')/'world', n_images=48, size=(64, 96), seed=0)
 
 def stages(interrupted=False):
     "In place of the executed notebook: its stages, of which the second training is interrupted."
@@ -34,9 +39,10 @@ def home(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, 'run', stages(interrupted=True))
         assert cli.main(command) == 130 and not (folder/'seed_1/contributions.csv').exists()
-        made = (folder/'seed_0/phase1/best.safetensors').stat().st_mtime_ns
+        checkpoint = folder/'seed_0/phase1/best.safetensors'
+        made = checkpoint.stat().st_mtime_ns
         patch.setattr(runs, 'run', stages())
-        assert cli.main(command) == 0 and (folder/'seed_0/phase1/best.safetensors').stat().st_mtime_ns == made
+        assert cli.main(command) == 0 and checkpoint.stat().st_mtime_ns == made
     return folder
 
 def ids(analysis): return [s.ids for s in (analysis.found.train, analysis.found.select, analysis.found.val)]
@@ -52,58 +58,90 @@ def test_the_command_makes_a_family(home):
     assert [r.name for r in runs] == ['seed_0', 'seed_1']
     alignments, adjusted = results_of(home)
     assert not np.allclose(*(a.contrast for a in alignments)) # two trainings
-    over, summary = family_means(contrast_effects(alignments)), pd.read_csv(home/'family.csv').set_index('semantic')
+    over = family_means(contrast_effects(alignments))
+    summary = pd.read_csv(home/'family.csv').set_index('semantic')
     assert np.isfinite(over['mean']).all() and np.allclose(summary.contrast, over['mean'][summary.index])
     assert {'low_images', 'high_seeds', 'adjusted', 'adjusted_low'} <= set(summary)
-    single, both = contrast_differences(*alignments), contrast_differences(alignments, alignments[::-1])
-    assert set(single.index) == set(over.index) and 'q_value' not in single and (both.difference == 0).all() and (both.q_value.dropna() == 1).all()
-    assert 'verdict' not in adjusted_differences(*adjusted) and 'verdict' in adjusted_differences(adjusted, adjusted)
+    single = contrast_differences(*alignments)
+    assert set(single.index) == set(over.index) and 'q_value' not in single
+    both = contrast_differences(alignments, alignments[::-1])
+    assert (both.difference == 0).all() and (both.q_value.dropna() == 1).all()
+    assert 'verdict' not in adjusted_differences(*adjusted)
+    assert 'verdict' in adjusted_differences(adjusted, adjusted)
 
 def test_single_images_and_their_parts_say_the_same(home):
     alignments = results_of(home)[0]
-    for image, part in zip(contrast_effects(alignments), contrast_effects([a.drop_vars('image_contrast') for a in alignments])):
+    in_parts = [a.drop_vars('image_contrast') for a in alignments]
+    for image, part in zip(contrast_effects(alignments), contrast_effects(in_parts)):
         xr.testing.assert_allclose(image, part)
 
-def test_what_is_no_family_is_refused(home, world, tmp_path, capsys):
-    for wrong, word in ((['--seeds', '1'], 'two'), (['--seeds', 'few'], 'seeds'), (['--seeds', '2', '--seed', 'x'], 'seed'),
-                        (['--seeds', '2', '--checkpoint', str(world)], 'checkpoint'), (['--seeds', '2', '--out', str(home/'seed_0')], 'single')):
-        assert cli.main(['run', '--data', str(world), '--out', str(tmp_path/'run'), *wrong]) == 1
-        said = capsys.readouterr().err.strip()
-        assert len(said.splitlines()) == 1 and word in said, said
+NO_FAMILY = [
+    (['--seeds', '1'], 'two'),
+    (['--seeds', 'few'], 'seeds'),
+    (['--seeds', '2', '--seed', 'x'], 'seed'),
+    (['--seeds', '2', '--checkpoint', 'WORLD'], 'checkpoint'),
+    (['--seeds', '2', '--out', 'MEMBER'], 'single'),
+]
+
+@pytest.mark.parametrize('wrong, word', NO_FAMILY, ids=str)
+def test_what_is_no_family_is_refused(wrong, word, home, world, tmp_path, capsys):
+    places = dict(WORLD=str(world), MEMBER=str(home/'seed_0'))
+    options = [places.get(option, option) for option in wrong]
+    assert cli.main(['run', '--data', str(world), '--out', str(tmp_path/'run'), *options]) == 1
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1 and word in said, said
+
+def test_trainings_of_other_settings_are_no_family(world, tmp_path):
     Analysis(out=tmp_path/'odd/seed_0', data=world, **TINY)
     Analysis(out=tmp_path/'odd/seed_1', data=world, **TINY | dict(epochs=2))
     with pytest.raises(DataError, match='epochs'): family_of(tmp_path/'odd')
 
 def test_verdicts():
     "Equivalence needs an interval within the margin; an interval around zero that is wide is no proof of it."
-    cases = {'more': (.3, .2, .4, .01), 'less': (-.3, -.4, -.2, .01), 'equivalent': (.05, .02, .08, .001), 'not known': (.3, .1, .5, .2)}
+    cases = {
+        'more': (.3, .2, .4, .01),
+        'less': (-.3, -.4, -.2, .01),
+        'equivalent': (.05, .02, .08, .001),
+        'not known': (.3, .1, .5, .2),
+    }
     table = pd.DataFrame(cases, ['difference', 'low', 'high', 'q_value']).T
     assert list(verdicts(table)) == list(cases)
-    assert verdicts(table.loc[['equivalent']].assign(high=MARGIN + .01)) == ['more'] and verdicts(table.loc[['not known']] * np.nan) == ['not known']
+    assert verdicts(table.loc[['equivalent']].assign(high=MARGIN + .01)) == ['more']
+    assert verdicts(table.loc[['not known']] * np.nan) == ['not known']
 
 # Simulated comparisons, with variances of ten real small runs (bench/seeds.py)
 
 COMPARISONS = 500 if NIGHTLY else 100
 FOLDS = 200
 
-def spreads(what): # 'contrast' or 'adjusted' -> table: value, seeds, images, own: nats; n; of names that have an interval
-    known = read_json(Path(__file__).resolve().parent.parent/'bench/seeds.json')[what]['names']
+def spreads(what):
+    "Of contrasts or adjusted effects: value, seeds, images, own (nats), n; names that have an interval."
+    path = Path(__file__).resolve().parent.parent/'bench/seeds.json'
+    known = read_json(path)[what]['names']
     table = pd.DataFrame(known).T
     return table[table.n >= FEWEST]
 
+def column(values): return values.to_numpy()[:, None]
+
 def sums_of(table, g, shared, runs=5):
-    "Sums over images of `runs` trainings: value, level of the training, what the images are for all, what this training makes of them."
-    n = table.n.to_numpy().astype(int)[:, None]
+    """Sums over images of `runs` trainings, and their counts.
+
+    Value, level of the training, what the images are for all, what this training makes of them.
+    """
+    n = column(table.n).astype(int)
     here = np.arange(FOLDS) < n
-    level = g.normal(size=(runs, len(table), 1)) * table.seeds.to_numpy()[:, None]
-    own = g.normal(size=(runs, len(table), FOLDS)) * table.own.to_numpy()[:, None] * np.sqrt(n)
-    return list((table.value.to_numpy()[:, None] + level + shared + own) * here), here.astype(float)
+    level = g.normal(size=(runs, len(table), 1)) * column(table.seeds)
+    own = g.normal(size=(runs, len(table), FOLDS)) * column(table.own) * np.sqrt(n)
+    return list((column(table.value) + level + shared + own) * here), here.astype(float)
 
 def images_of(table, g):
-    return g.normal(size=(len(table), FOLDS)) * table.images.to_numpy()[:, None] * np.sqrt(table.n.to_numpy())[:, None]
+    return g.normal(size=(len(table), FOLDS)) * column(table.images) * np.sqrt(column(table.n))
 
 def compared(table, g, alike, planted=None, runs=5):
-    "Two families of one kind; where they are not alike, they do not even agree on images. With .3 nat in one name of the first, and without."
+    """Two families of one kind, with .3 nat in one name of the first and without.
+
+    Where they are not alike, they do not even agree on images.
+    """
     shared = images_of(table, g)
     first, counts = sums_of(table, g, shared, runs)
     second, _ = sums_of(table, g, shared if alike else images_of(table, g), runs)
@@ -112,32 +150,38 @@ def compared(table, g, alike, planted=None, runs=5):
     raised = [e.assign(effect=e.effect + .3 * (e.semantic == planted)) for e in effects[:runs]]
     return null, effect_differences(raised, effects[runs:])
 
-@pytest.mark.parametrize('alike', [True, False] if NIGHTLY else [True], ids=lambda alike: 'images alike' if alike else 'images apart')
+ALIKE = {True: 'images alike', False: 'images apart'}
+
+@pytest.mark.parametrize('alike', [True, False] if NIGHTLY else [True], ids=ALIKE.get)
 @pytest.mark.parametrize('what', ['contrast', 'adjusted'])
 def test_level_and_power_of_comparisons_of_families(what, alike):
-    table, any_name, found, wrong, equivalent = spreads(what), [], [], [], []
+    table, seen = spreads(what), []
     for r in range(COMPARISONS):
         name = table.index[r % len(table)]
         null, planted = compared(table, rng(r, 'families', what, str(alike)), alike, name)
-        any_name.append((null.q_value < .05).any())
-        found.append(planted.verdict[name] == 'more')
-        equivalent.append((null.verdict == 'equivalent').mean())
-        wrong.append(planted.verdict[name] == 'equivalent')
-    noted(f'families of five, {what}, images {"alike" if alike else "apart"}', comparisons=COMPARISONS, any_difference_of_one_kind=np.mean(any_name),
-          planted_found=np.mean(found),
-          found_equivalent_of_one_kind=np.mean(equivalent), planted_called_equivalent=np.mean(wrong))
-    assert np.mean(any_name) <= (.07 if NIGHTLY else .07 + 2 * (.05 * .95 / COMPARISONS)**.5)
-    assert np.mean(wrong) <= .05
-    if alike: assert np.mean(found) >= .8 # .3 nat, over all names; on different images fewer are found, and that is reported
+        seen.append(dict(
+            any_difference_of_one_kind=(null.q_value < .05).any(),
+            planted_found=planted.verdict[name] == 'more',
+            found_equivalent_of_one_kind=(null.verdict == 'equivalent').mean(),
+            planted_called_equivalent=planted.verdict[name] == 'equivalent',
+        ))
+    share = pd.DataFrame(seen).mean()
+    noted(f'families of five, {what}, {ALIKE[alike]}', comparisons=COMPARISONS, **share)
+    chance = 0 if NIGHTLY else 2 * (.05 * .95 / COMPARISONS)**.5
+    assert share.any_difference_of_one_kind <= .07 + chance and share.planted_called_equivalent <= .05
+    # .3 nat, over all names; on different images fewer are found, and that is reported
+    if alike: assert share.planted_found >= .8
 
 def test_single_trainings_of_one_kind_differ_and_families_do_not():
-    "The test over images alone, between two trainings of one kind of model: what its q-values are about is not the model."
-    table, single, families = spreads('contrast'), [], []
+    "Between single trainings the test over images alone has small q-values; they are not about the kind."
+    table = spreads('contrast')
+    single, families = [], []
     for r in range(10):
         g = rng(r, 'single')
-        shared = images_of(table, g)
-        (a, b), counts = sums_of(table, g, shared, runs=2)
-        single.append((q_values(effect_interval(mean_effect(a - b, counts, list(table.index)))[2]) < .05).mean())
+        sums, counts = sums_of(table, g, images_of(table, g), runs=2)
+        difference = mean_effect(sums[0] - sums[1], counts, list(table.index))
+        q = q_values(effect_interval(difference)[2])
+        single.append((q < .05).mean())
         families.append((compared(table, g, alike=True)[0].q_value < .05).mean())
     print(f'names at q < .05: single trainings {np.mean(single):.0%}, families {np.mean(families):.1%}')
     assert np.mean(single) > .25 and np.mean(families) < .03
