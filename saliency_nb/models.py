@@ -284,7 +284,8 @@ def described(
     tau: float = 1., # log density per logit
 ): # the same model
     "A model with what is known of it."
-    model.name, model.folder, model.tau = name, folder, float(tau)
+    model.name, model.folder = name, folder
+    model.tau = float(tau)
     model.size = tuple(size or getattr(model.host, 'size', (240, 320)))
     return model
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OSIE_ATTRIBUTES', 'overlap', 'box_coverage', 'pixel_overlap', 'mask_coverage', 'covered', 'require_rule', 'Regions',
-           'own_code', 'kept_masks', 'note_unmatched', 'used_images', 'BoxRegions', 'OsieRegions', 'osie_masks',
-           'annotated_stimuli', 'osie_regions', 'enrichment']
+           'own_code', 'kept_masks', 'note_unmatched', 'note_lacking', 'used_images', 'BoxRegions', 'osie_masks',
+           'OsieRegions', 'annotated_stimuli', 'osie_regions', 'looks_inside', 'enrichment']
 
 # %% ../nbs/31_regions.ipynb #85e640ab
 import copy
@@ -13,12 +13,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 import cv2, numpy as np, pandas as pd
 from fastcore.basics import patch
+from . import core, vocabulary
 from .core import (DataError, ParameterError, Problems, existing_file, existing_folder,
-                              fingerprint, fingerprint_code, fingerprint_files, image_id, whole_file)
+                              fingerprint_code, fingerprint_files, image_id, whole_file)
 from .matlab import read_mat
 from .fixations import OSIE_FRAME, FixationSet
 from .pictures import files_by_id, image_files, or_strict
-from .vocabulary import category, uncategorised
 
 # %% ../nbs/31_regions.ipynb #05c51567
 def overlap(
@@ -101,13 +101,8 @@ class Regions:
         self.sources, self.rule = list(sources), rule
         self.notes = Problems(strict=False) # what was cut, left out or found wanting, its image kept
     def __len__(self): return len(self.images)
-    def category(self, name): return category(name, name in self.attributes)
-    @property
-    def uncategorised(self) -> list: return uncategorised(self.semantics) # names that no table assigns
     def coverage(self, image, grid): raise NotImplementedError # names, (C, h, w) in [0, 1]
     def evidence(self, image): raise NotImplementedError # hash of what its regions are made from
-    def fingerprint(self) -> str: # 16 hexadecimal digits, of what it was read from and how
-        return fingerprint(self.ids, self.semantics, str(self.rule), fingerprint_files(self.sources))
 
 # %% ../nbs/31_regions.ipynb #356cd1b8
 @patch(as_prop=True)
@@ -115,10 +110,29 @@ def ids(self: Regions) -> list: # image ids
     "Images in their order."
     return list(self.images)
 
+# %% ../nbs/31_regions.ipynb #655057e3
 @patch
 def image_path(self: Regions, image) -> str: # path
     "The picture of an image."
     return self.images[image]
+
+# %% ../nbs/31_regions.ipynb #fc7a899f
+@patch
+def category(self: Regions, name) -> str: # as in the chapter before
+    "The category of a name, which may be an attribute of objects."
+    return vocabulary.category(name, name in self.attributes)
+
+# %% ../nbs/31_regions.ipynb #d429e570
+@patch(as_prop=True)
+def uncategorised(self: Regions) -> list: # of names
+    "Names that no table assigns."
+    return vocabulary.uncategorised(self.semantics)
+
+# %% ../nbs/31_regions.ipynb #ab3718b7
+@patch
+def fingerprint(self: Regions) -> str: # 16 hexadecimal digits
+    "Hash of the files it was read from, its images and names, and the rule."
+    return core.fingerprint(self.ids, self.semantics, str(self.rule), fingerprint_files(self.sources))
 
 # %% ../nbs/31_regions.ipynb #78d7bba8
 @patch
@@ -162,18 +176,6 @@ def cached(self: Regions,
     other.cache = Path(folder)
     return other
 
-@patch
-def remembered(self: Regions, image, grid) -> tuple: # as `masks`
-    "What the cache holds."
-    known = self.evidence(image), grid, str(self.rule), own_code(type(self))
-    entry = self.cache/f'{fingerprint(*known)}.npz'
-    try: return kept_masks(entry, grid)
-    except Exception: pass # not there, or not readable: made again
-    names, on = self.rasterised(image, grid)
-    bits = np.packbits(on.reshape(len(on), -1), axis=1)
-    with whole_file(entry) as part: np.savez(part, names=np.array(names, str), bits=bits)
-    return names, on
-
 # %% ../nbs/31_regions.ipynb #42739e98
 def kept_masks(
     entry: Path, # of a cache
@@ -183,6 +185,19 @@ def kept_masks(
     with np.load(entry) as f:
         bits = np.unpackbits(f['bits'], axis=1, count=grid[0] * grid[1])
         return f['names'].tolist(), bits.view(bool).reshape(-1, *grid)
+
+# %% ../nbs/31_regions.ipynb #cb0bc8c9
+@patch
+def remembered(self: Regions, image, grid) -> tuple: # as `masks`
+    "What the cache holds."
+    known = self.evidence(image), grid, str(self.rule), own_code(type(self))
+    entry = self.cache/f'{core.fingerprint(*known)}.npz'
+    try: return kept_masks(entry, grid)
+    except Exception: pass # not there, or not readable: made again
+    names, on = self.rasterised(image, grid)
+    bits = np.packbits(on.reshape(len(on), -1), axis=1)
+    with whole_file(entry) as part: np.savez(part, names=np.array(names, str), bits=bits)
+    return names, on
 
 # %% ../nbs/31_regions.ipynb #4de4fa12
 @patch
@@ -269,6 +284,21 @@ def note_unmatched(
     regions.left_out = regions.left_out | counts
 
 # %% ../nbs/31_regions.ipynb #c1fb56fd
+def note_lacking(
+    ids, # image ids asked for
+    annotated, # image ids with regions
+    found: dict, # image id -> path, of the images on disk
+    path, # of the annotations, for the sentences
+    problems: Problems, # where to note images that are not there
+):
+    "An image that was asked for and cannot be used is a fault."
+    for i in ids:
+        if i in annotated and i in found or i in problems.images: continue
+        what, kind = 'image', 'regions without image'
+        if i in found: what, kind = 'regions', 'image without regions'
+        problems.add(f'{path}: no {what} for {i}; give images and regions that belong together.', i, kind)
+
+# %% ../nbs/31_regions.ipynb #e07c8b3e
 def used_images(
     annotated, # image ids with regions, in their order
     found: dict, # image id -> path, of the images on disk
@@ -279,11 +309,7 @@ def used_images(
 ) -> dict: # image id -> path
     "Images to use; raises `DataError` where there is none."
     annotated = dict.fromkeys(annotated)
-    for i in ids or ():
-        if i in annotated and i in found or i in problems.images: continue
-        what, kind = 'image', 'regions without image'
-        if i in found: what, kind = 'regions', 'image without regions'
-        problems.add(f"{path}: no {what} for {i}; give images and regions that belong together.", i, kind)
+    note_lacking(ids or (), annotated, found, path, problems)
     used = {i: found[i] for i in (annotated if ids is None else ids) if i in annotated and i in found}
     if used: return used
     raise DataError(f'{path}: none of its {len(annotated)} images is in {images}; give the folder of '
@@ -302,7 +328,17 @@ class BoxRegions(Regions):
 
     def evidence(self, image):
         rows, boxes = self.boxes.get(image, ((), ()))
-        return fingerprint([[self.semantics[r], *map(float, b)] for r, b in zip(rows, boxes)])
+        return core.fingerprint([[self.semantics[r], *map(float, b)] for r, b in zip(rows, boxes)])
+
+# %% ../nbs/31_regions.ipynb #047ea8a1
+def osie_masks(
+    path, # .mat of an image
+) -> np.ndarray: # (12, H, W) bool
+    "The twelve masks of an image; raises `DataError` where they are of another shape."
+    data = np.asarray(read_mat(path, 'data'))
+    if data.shape == (12, *OSIE_FRAME): return data > 0 # overlapping objects add up
+    raise DataError(f'{path}: has the shape {data.shape} instead of (12, 600, 800); fetch it again.',
+                    'unreadable regions')
 
 # %% ../nbs/31_regions.ipynb #15cb17f8
 OSIE_ATTRIBUTES = ['text', 'face', 'emotion', 'sound', 'smell', 'taste', 'touch', 'motion', 'operability',
@@ -323,16 +359,6 @@ class OsieRegions(Regions):
         return fingerprint_files([existing_file(self.files[image], "an image's twelve masks")])
 
     def nothing(self, image): return f'{self.files[image]}: none of the twelve attributes is marked.'
-
-# %% ../nbs/31_regions.ipynb #047ea8a1
-def osie_masks(
-    path, # .mat of an image
-) -> np.ndarray: # (12, H, W) bool
-    "The twelve masks of an image; raises `DataError` where they are of another shape."
-    data = np.asarray(read_mat(path, 'data'))
-    if data.shape == (12, *OSIE_FRAME): return data > 0 # overlapping objects add up
-    raise DataError(f'{path}: has the shape {data.shape} instead of (12, 600, 800); fetch it again.',
-                    'unreadable regions')
 
 # %% ../nbs/31_regions.ipynb #fc5f7bc0
 def annotated_stimuli(
@@ -369,6 +395,18 @@ def osie_regions(
     return regions if problems is None else regions.checked(problems)
 
 # %% ../nbs/31_regions.ipynb #1eee4dd8
+def looks_inside(
+    regions: Regions, # named regions
+    image: str, # image id
+    looks: pd.DataFrame, # fixations of the image: x, y, px of the frame
+    frame: tuple[int, int], # (height, width)
+) -> pd.DataFrame: # index: semantic; inside, expected: fixations
+    "Fixations inside each semantic of an image, and how many its area would have by chance."
+    names, masks = regions.masks(image, frame)
+    inside = masks[:, looks.y.to_numpy().astype(int), looks.x.to_numpy().astype(int)].sum(1)
+    return pd.DataFrame(dict(inside=inside, expected=masks.mean((1, 2)) * len(looks)), index=names)
+
+# %% ../nbs/31_regions.ipynb #20c0fe4d
 def enrichment(
     regions: Regions, # named regions
     fixations: FixationSet, # of the same images
@@ -380,9 +418,7 @@ def enrichment(
         if image not in by_image:
             raise DataError(f'{fixations.name}: no fixations for image {image}; give regions and fixations '
                             'of the same images.')
-        f, frame = by_image[image], fixations.images.loc[image]
-        names, masks = regions.masks(image, (int(frame.height), int(frame.width)))
-        inside = masks[:, f.y.to_numpy().astype(int), f.x.to_numpy().astype(int)].sum(1)
-        parts.append(pd.DataFrame(dict(inside=inside, expected=masks.mean((1, 2)) * len(f)), index=names))
+        frame = fixations.images.loc[image]
+        parts.append(looks_inside(regions, image, by_image[image], (int(frame.height), int(frame.width))))
     total = pd.concat(parts).groupby(level=0).sum()
     return (total.inside / total.expected).rename('enrichment')
