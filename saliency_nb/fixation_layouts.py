@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MIT1003_RATE', 'SCREEN', 'SPLITS', 'SCREEN_DEGREE', 'found_fixations', 'mit1003_gaze', 'mit1003_files',
-           'mit1003_looks', 'read_mit1003', 'mat_files', 'category_files', 'fixation_locations', 'cat2000_files',
-           'read_cat2000', 'viewing_times', 'looks_at_times', 'read_codecharts', 'screen_scale', 'from_screen',
-           'first_entry', 'scanpath_files', 'require_new', 'scanpaths_in', 'task_name', 'are_copies', 'by_name',
-           'with_pictures', 'image_splits', 'selected', 'looks_on', 'require_scanpaths', 'read_pictures',
+           'observers_looks', 'mit1003_looks', 'read_mit1003', 'mat_files', 'category_files', 'fixation_locations',
+           'cat2000_files', 'read_cat2000', 'viewing_times', 'looks_at_times', 'read_codecharts', 'screen_scale',
+           'from_screen', 'first_entry', 'scanpath_files', 'require_new', 'scanpaths_in', 'task_name', 'are_copies',
+           'by_name', 'with_pictures', 'image_splits', 'selected', 'looks_on', 'require_scanpaths', 'read_pictures',
            'read_scanpaths']
 
 # %% ../nbs/50_fixation_layouts.ipynb #34ff3e41
@@ -76,6 +76,21 @@ def mit1003_files(
     return SimpleNamespace(images=images, maps=maps, points=points, gaze=gaze)
 
 # %% ../nbs/50_fixation_layouts.ipynb #b3526b08
+def observers_looks(
+    root: Path, # folder of MIT1003
+    gaze: dict, # observer -> image id -> path
+    px_per_degree: float, # px per degree of visual angle
+    first: bool, # keep the first fixation
+    image: str, # image id
+) -> pd.DataFrame: # fixations
+    "Fixations of all observers on one image, found in their samples."
+    parts = []
+    for who, own in gaze.items():
+        looks = mit1003_gaze(own.get(image, root/'DATA'/who/f'{image}.mat'), px_per_degree)
+        parts.append(looks[0 if first else 1:].assign(observer=who))
+    return pd.concat(parts, ignore_index=True)
+
+# %% ../nbs/50_fixation_layouts.ipynb #becee7f2
 def mit1003_looks(
     root: Path, # folder of MIT1003
     files: SimpleNamespace, # as `mit1003_files`
@@ -88,11 +103,7 @@ def mit1003_looks(
     if not files.gaze:
         path = files.points.get(image, root/f'ALLFIXATIONMAPS/{image}_fixPts.jpg')
         return picture_points(path, size), size, 0
-    parts = []
-    for who, own in files.gaze.items():
-        looks = mit1003_gaze(own.get(image, root/'DATA'/who/f'{image}.mat'), px_per_degree)
-        parts.append(looks[0 if first else 1:].assign(observer=who))
-    found = pd.concat(parts, ignore_index=True)
+    found = observers_looks(root, files.gaze, px_per_degree, first, image)
     within = found[inside(found.x, found.y, size[1], size[0])]
     return within, size, len(found) - len(within)
 
