@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from saliency_nb.bases import build_model, freeze_below_readout, initialise
-from saliency_nb.core import versions
+from saliency_nb.core import MEMORY, versions
 from saliency_nb.batches import Preloaded, with_activations
 from saliency_nb.training import SaliencyTraining
 
@@ -127,7 +127,8 @@ def phase2_epochs():
         for k in range(len(data) // args.batch):
             ours.step(stacked(cache[0], k, ('activations', 'fixations', 'density')))
     def first():
-        cache.append(with_activations(ours.module.model, data, args.batch, limit=32.))
+        MEMORY.allow(32.)
+        cache.append(with_activations(ours.module.model, data, args.batch))
         ours.module.model.train()
         epoch()
     return seconds(first), sorted(seconds(epoch) for _ in range(3))[1]

@@ -8,7 +8,7 @@ __all__ = ['MOST_OUTSIDE', 'FIXATION_COLUMNS', 'UNKNOWN', 'OSIE_FRAME', 'OSIE_SI
            'assembled', 'positions', 'joined', 'observers_table', 'observer_gaze', 'read_gaze', 'image_gaze',
            'read_salicon', 'json_releases', 'workers_gaze', 'only_release', 'listed_gaze', 'read_salicon_json',
            'osie_looks', 'osie_eye', 'osie_cursor', 'osie_mouse', 'read_osie', 'fixation_map', 'grid_sigma', 'density',
-           'official_density', 'check_image', 'check_images', 'SaliencyDataset']
+           'check_image', 'check_images', 'SaliencyDataset']
 
 # %% ../nbs/11_fixations.ipynb #2cdfe55a
 import copy, hashlib, shutil, threading
@@ -23,8 +23,8 @@ from .core import (IMAGES, DataError, ParameterError, Problems, Scratch,
                               existing_folder, files_in, fingerprint, fingerprint_code, fingerprint_files,
                               image_id, read_each, read_json, stated_frame, whole_file)
 from .matlab import read_mat
-from .pictures import (files_by_id, image_files, image_size, load_map, load_rgb, map_points,
-                                  normalised, or_strict, picture_points, resized_to, understood,
+from .pictures import (files_by_id, image_files, image_size, load_rgb, map_points, normalised,
+                                  official_density, or_strict, picture_points, resized_to, understood,
                                   without_image)
 
 # %% ../nbs/11_fixations.ipynb #7ca38f24
@@ -484,21 +484,6 @@ def density(
     how = dict(sigmaY=vertical, borderType=cv2.BORDER_CONSTANT)
     blurred = cv2.GaussianBlur(fixations.astype(np.float32), (0, 0), horizontal, **how)
     return blurred / blurred.sum()
-
-# %% ../nbs/11_fixations.ipynb #fbca7eaa
-def official_density(
-    path, # map of a data set
-    frame: tuple[int, int], # (height, width) of its image, px
-) -> np.ndarray: # (H, W) float32, not normalised, in the map's own size
-    "Decode an official density; raises `DataError` where it is empty or of other proportions than its image."
-    found = load_map(path)
-    (h, w), (height, width) = found.shape, frame
-    if abs(h * width - w * height) > max(h * width, w * height) * .01 + max(height, width):
-        raise DataError(f'{path}: the density is {h} x {w} px, which are not the proportions of its image of '
-                        f'{height} x {width} px; fetch it again.', 'map of another size')
-    if found.any(): return found
-    raise DataError(f'{path}: the density is zero everywhere; remove it, and the fixations are blurred '
-                    'instead.', 'empty map')
 
 # %% ../nbs/11_fixations.ipynb #1240cb4b
 def check_image(row): # of the table of images

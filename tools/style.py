@@ -85,8 +85,8 @@ def notebook_faults(path):
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     code = [c for c in cells if c['cell_type'] == 'code']
     found = Counter([*cell_faults(code), *order_faults(cells, code)])
-    lengths = [len(code_of(c)) for c in code if code_of(c) and not is_parameters(c)]
-    found['cells above 40 lines'] = sum(n > MOST for n in lengths)
+    found['cells above 40 lines'] = sum(len(code_of(c)) > MOST for c in code if not is_parameters(c))
+    lengths = [len(code_of(c)) for c in code if code_of(c)]
     if len(lengths) > 1:
         found['median cell'] = max(0, round(median(lengths)) - MEDIAN)
         found['long tenth'] = max(0, round(quantiles(lengths, n=10)[-1]) - NINE_TENTHS)
