@@ -1,7 +1,9 @@
-"""Contributions with 1,000 bootstrap replicates at the size of Visual Genome: time and peak memory; coverage of the intervals, at length.
+"""Contributions with 1,000 bootstrap replicates at the size of Visual Genome: time, peak memory; coverage.
 
-    python bench/contributions.py                512 bases x 1,300 semantics x 200 folds: at most 30 s on 2 cores and 6 GB
-    python bench/contributions.py --coverage     six populations of generated activations, 200 samples of each
+    python bench/contributions.py                512 bases x 1,300 semantics x 200 folds:
+                                                 at most 30 s on 2 cores and 6 GB
+    python bench/contributions.py --coverage     six populations of generated activations,
+                                                 200 samples of each: do the intervals hold?
 
 Both write their results to bench/contributions.json, which the chapter "How sure" shows.
 """
@@ -23,16 +25,20 @@ def visual_genome(n=512, c=1300, folds=200, seed=0):
     often = 40000 / folds / torch.arange(2, c + 2).float()
     counts = torch.poisson(often[:, None].expand(c, folds), generator=g)
     mean = .3 * torch.rand(n, c, generator=g)**3
-    iou = torch.empty(n, c, folds).normal_(generator=g).mul_(.05).add_(mean[..., None]).clamp_(0, 1).mul_(counts)
+    noise = torch.empty(n, c, folds).normal_(generator=g).mul_(.05)
+    iou = noise.add_(mean[..., None]).clamp_(0, 1).mul_(counts)
     contrast = torch.empty(n, c, folds).normal_(generator=g).mul_(.01).mul_(counts)
     total = counts.sum(1).clamp(min=1)
-    found = {k: (('basis', 'semantic'), (v.sum(2) / total).double().numpy()) for k, v in dict(iou=iou, contrast=contrast).items()}
-    found['fold_iou'] = ('basis', 'semantic', 'fold'), iou.numpy()
+    both = 'basis', 'semantic'
+    means = {k: (v.sum(2) / total).double().numpy() for k, v in dict(iou=iou, contrast=contrast).items()}
+    found = {k: (both, v) for k, v in means.items()}
+    found['fold_iou'] = (*both, 'fold'), iou.numpy()
     found['fold_contrast'] = ('semantic', 'fold'), contrast.sum(0).numpy()
     found['fold_count'] = ('semantic', 'fold'), counts.int().numpy()
     found |= dict(count=('semantic', counts.sum(1).int().numpy()), area=('semantic', np.full(c, .1)))
     found['weight'] = 'basis', torch.randn(n, generator=g).numpy()
-    return xr.Dataset(found, dict(semantic=[f's{i:04d}' for i in range(c)], category=('semantic', ['other'] * c)))
+    names = [f's{i:04d}' for i in range(c)]
+    return xr.Dataset(found, dict(semantic=names, category=('semantic', ['other'] * c)))
 
 def simple_loop(alignment, replicates):
     "The same replicates one after the other, as one would write them first."
@@ -56,7 +62,8 @@ def coverage(populations=6, samples=200):
         print(f'population {i + 1} of {populations}', flush=True)
     found = coverage_summary(pd.concat(parts)).round(3)
     print(found.to_string())
-    keep(f'coverage of nominal 95% intervals, {populations} populations, {samples} samples of each', **found.T.to_dict())
+    what = f'coverage of nominal 95% intervals, {populations} populations, {samples} samples of each'
+    keep(what, **found.T.to_dict())
 
 def speed():
     "Time and memory of the table."
@@ -68,15 +75,18 @@ def speed():
     start = time.perf_counter()
     simple_loop(alignment, 2)
     loop = (time.perf_counter() - start) / 2 * 1000
-    print(f'{len(table)} semantics, {table.contribution_low.notna().sum()} with intervals: {seconds:.1f} s ({SECONDS} s allowed; '
-          f'{busy:.1f} s of CPU time on 2 threads), peak memory {gigabytes:.1f} GB ({GIGABYTES} GB allowed); '
+    print(f'{len(table)} semantics, {table.contribution_low.notna().sum()} with intervals: '
+          f'{seconds:.1f} s ({SECONDS} s allowed; {busy:.1f} s of CPU time on 2 threads), '
+          f'peak memory {gigabytes:.1f} GB ({GIGABYTES} GB allowed); '
           f'one replicate after the other in numpy: {loop:.0f} s for I alone')
-    keep('512 bases x 1,300 semantics x 200 folds, 1,000 replicates', seconds=round(seconds, 1), cpu_seconds=round(busy, 1),
-         peak_GB=round(gigabytes, 1), one_replicate_after_the_other_seconds=round(loop))
+    known = dict(seconds=round(seconds, 1), cpu_seconds=round(busy, 1), peak_GB=round(gigabytes, 1))
+    known |= dict(one_replicate_after_the_other_seconds=round(loop))
+    keep('512 bases x 1,300 semantics x 200 folds, 1,000 replicates', **known)
     assert gigabytes <= GIGABYTES and seconds <= SECONDS, 'too slow or too large (a busy machine?)'
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     options.add_argument('--coverage', action='store_true', help='how often intervals hold')
     torch.set_num_threads(2)
     coverage() if options.parse_args().coverage else speed()

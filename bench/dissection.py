@@ -1,10 +1,13 @@
-"""Dissection against the published procedure on the same arrays, what it costs beside the network, and how it grows.
+"""Dissection against the published procedure on the same arrays; its cost beside the network, its growth.
 
-    python bench/dissection.py [--images 3500 --probe 100 --osie ../shared/data/osie --weights ../shared/weights/squeezenet1_0_imagenet.safetensors]
+    python bench/dissection.py [--images 3500 --probe 100 --osie ../shared/data/osie
+                                --weights ../shared/weights/squeezenet1_0_imagenet.safetensors]
 
-The published procedure is written by us from its description: pair by pair, thresholding included, in torch. All times are processor time of one thread, the shortest of several
-(or the sum, where many images are added), so that what else the machine does counts little. `--images` is the size of the simulated data set: its activations are generated, its
-memory is measured at a seventh and at all of that size, each in a process of its own. Writes bench/dissection.json.
+The published procedure is written by us from its description: pair by pair, thresholding included, in torch.
+All times are processor time of one thread, the shortest of several (or the sum, where many images are added),
+so that what else the machine does counts little. `--images` is the size of the simulated data set: its
+activations are generated, its memory is measured at a seventh and at all of that size, each in a process of
+its own. Writes bench/dissection.json.
 """
 import argparse, json, platform, resource, subprocess, sys, time
 from pathlib import Path
@@ -42,10 +45,11 @@ def best(work, repeats=7):
     return min(times)
 
 def thresholds_of(n):
-    return xr.DataArray(np.full(n, .84, np.float32), dict(lower=('basis', np.full(n, -.84, np.float32))), ('basis',))
+    level = np.full(n, .84, np.float32)
+    return xr.DataArray(level, dict(lower=('basis', -level)), ('basis',))
 
 def simulation(images, n, semantics, grid, most=25):
-    "Processor seconds for the sums of generated activations: both tails, partners, activations, contrast, folds."
+    "Processor seconds for the sums of generated activations: both tails, partners, contrast, folds."
     regions = Simulated(images, semantics, most)
     total, lifted = Alignment(thresholds_of(n), semantics), Contrast(n, semantics, images)
     taken = 0.
@@ -59,10 +63,13 @@ def simulation(images, n, semantics, grid, most=25):
 if args.simulate:
     seconds = simulation(args.simulate, args.n_bases, args.semantics, tuple(args.grid))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps(dict(images=args.simulate, seconds=round(seconds, 2), ms_per_image=round(1000 * seconds / args.simulate, 2), peak_GiB=round(peak, 3))))
+    known = dict(images=args.simulate, seconds=round(seconds, 2))
+    known |= dict(ms_per_image=round(1000 * seconds / args.simulate, 2), peak_GiB=round(peak, 3))
+    print(json.dumps(known))
     sys.exit()
 
-found = dict(command=' '.join(['python', *sys.argv]), device=f'{platform.processor() or platform.machine()}, one thread', versions=versions())
+device = f'{platform.processor() or platform.machine()}, one thread'
+found = dict(command=' '.join(['python', *sys.argv]), device=device, versions=versions())
 def report(name, **values):
     "Print and keep, so that what was measured is there even if the rest is not."
     found[name] = values
@@ -71,20 +78,25 @@ def report(name, **values):
 
 # alignment of one image
 g = torch.Generator().manual_seed(0)
-z, masks, t = torch.randn(512, 4800, generator=g), torch.rand(25, 4800, generator=g) < .1, torch.full((512,), .84)
+z, masks = torch.randn(512, 4800, generator=g), torch.rand(25, 4800, generator=g) < .1
+t = torch.full((512,), .84)
 def ours(z, t, masks):
     on = (z > t[:, None]).float()
     both = over_regions(on[None], masks.float(), torch.zeros(len(masks), dtype=torch.long)).T.double().numpy()
     return both / (on.sum(1, keepdim=True).double().numpy() + masks.sum(1).double().numpy() - both)
 assert abs(ours(z, t, masks)[:32] - pair_loop(z[:32], t[:32], masks)).max() <= 1e-12
 slow, fast = 16 * best(lambda: pair_loop(z[:32], t[:32], masks), 3), best(lambda: ours(z, t, masks), 25)
-report('alignment of one image, 512 bases, 60 x 80, 25 semantics', published_ms=round(slow, 1), ours_ms=round(fast, 2), ratio=round(slow / fast))
+report('alignment of one image, 512 bases, 60 x 80, 25 semantics',
+       published_ms=round(slow, 1), ours_ms=round(fast, 2), ratio=round(slow / fast))
 
 # growth of everything that is done with one image: both tails, partners, activations, contrast, folds
-sizes = dict(base=(256, 25, (30, 40)), bases_doubled=(512, 25, (30, 40)), semantics_doubled=(256, 50, (30, 40)), places_fourfold=(256, 25, (60, 80)), full=(512, 25, (60, 80)))
+sizes = dict(base=(256, 25, (30, 40)), bases_doubled=(512, 25, (30, 40)),
+             semantics_doubled=(256, 50, (30, 40)), places_fourfold=(256, 25, (60, 80)),
+             full=(512, 25, (60, 80)))
 for name, (n, c, grid) in sizes.items():
     ms = 1000 * min(simulation(20, n, 60, grid, c) for _ in range(2)) / 20
-    report(f'all statistics, {name}', bases=n, semantics_per_image=c, grid=list(grid), ms_per_image=round(ms, 2))
+    shape = dict(bases=n, semantics_per_image=c, grid=list(grid))
+    report(f'all statistics, {name}', **shape, ms_per_image=round(ms, 2))
 
 # end to end on real images
 spent = {}
@@ -114,7 +126,8 @@ def passes(model, regions, images, size):
     effects = Adjustment(regions, model.bases.out_channels, seen.usual())
     thresholds = sample_thresholds(seen.sample())
     with patch('saliency_nb.dissection.read_image', timed(read_image, 'decoding', time.thread_time)):
-        known |= measured('dissection', len(regions), lambda: dissect(model, regions, thresholds, size, also=(effects,)))[1]
+        def work(): return dissect(model, regions, thresholds, size, also=(effects,))
+        known |= measured('dissection', len(regions), work)[1]
     return known | measured('solving', len(regions), lambda: solved(effects))[1]
 
 def on_osie(backbone, n, size, **options):
@@ -127,14 +140,20 @@ def on_osie(backbone, n, size, **options):
     report(f'OSIE, DINet on {backbone}, {n} bases, {size[0]} x {size[1]}', images=args.probe, **found)
 
 if Path(args.osie).is_dir():
-    on_osie('squeezenet1_0', 128, (240, 320), width=128, weights=args.weights if Path(args.weights).is_file() else None)
+    weights = args.weights if Path(args.weights).is_file() else None
+    on_osie('squeezenet1_0', 128, (240, 320), width=128, weights=weights)
     on_osie('resnet50', 512, (480, 640))
 else: print(f'{args.osie}: not here, so real images are left out')
 
 # a large data set
 def apart(images):
-    command = [sys.executable, __file__, '--simulate', images, '--n-bases', args.n_bases, '--semantics', args.semantics, '--grid', *args.grid]
-    return json.loads(subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout)
+    sizes = ['--n-bases', args.n_bases, '--semantics', args.semantics, '--grid', *args.grid]
+    command = [str(word) for word in (sys.executable, __file__, '--simulate', images, *sizes)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 few, many = apart(args.images // 7), apart(args.images)
-for s in (few, many): report(f'simulated, {s["images"]} images, {args.n_bases} bases, {args.semantics} semantics, grid {args.grid[0]} x {args.grid[1]}', **s)
-report('growth with images', images=round(many['images'] / few['images'], 3), time=round(many['seconds'] / few['seconds'], 3), peak_memory=round(many['peak_GiB'] / few['peak_GiB'], 3))
+for s in (few, many):
+    of = f'{args.n_bases} bases, {args.semantics} semantics, grid {args.grid[0]} x {args.grid[1]}'
+    report(f'simulated, {s["images"]} images, {of}', **s)
+growth = {name: round(many[k] / few[k], 3)
+          for name, k in dict(images='images', time='seconds', peak_memory='peak_GiB').items()}
+report('growth with images', **growth)

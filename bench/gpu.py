@@ -1,10 +1,12 @@
-"""What one GPU does per second at the size of the published experiments, and what share of the dissection is the network's.
+"""What one GPU does per second at the size of the published experiments; the network's share of it.
 
     python bench/gpu.py
 
-DINet on ResNet-50 at 480 x 640, 512 bases on a grid of 60 x 80, 25 of 1,300 semantics in each image; random weights, and images held in memory, so that decoding is left out. Wall
-time after a warm-up, in float32 (convolutions in TensorFloat-32, torch's default) and with the network in bfloat16. The dissection is timed with all images and with a third of them: what
-does not grow with the images is counted once. The published pair loop is timed on the same device. Without a GPU the CPU is measured; tests run it so, with tiny sizes.
+DINet on ResNet-50 at 480 x 640, 512 bases on a grid of 60 x 80, 25 of 1,300 semantics in each image; random
+weights, and images held in memory, so that decoding is left out. Wall time after a warm-up, in float32
+(convolutions in TensorFloat-32, torch's default) and with the network in bfloat16. The dissection is timed
+with all images and with a third of them: what does not grow with the images is counted once. The published
+pair loop is timed on the same device. Without a GPU the CPU is measured; tests run it so, with tiny sizes.
 Writes bench/gpu.json.
 """
 import argparse, json, sys, time
@@ -46,7 +48,8 @@ def seconds(work):
     return time.perf_counter() - start
 
 torch.manual_seed(0)
-model = initialise(build_model('dinet', n_bases=args.n_bases, backbone=args.backbone), pictures[:4]).to_phase2().eval()
+first = build_model('dinet', n_bases=args.n_bases, backbone=args.backbone)
+model = initialise(first, pictures[:4]).to_phase2().eval()
 model.to(device, memory_format=torch.channels_last)
 network = model.basis_logits
 
@@ -73,10 +76,12 @@ def measured():
     each = (whole - some) / (args.images - few)
     once = max(whole - each * args.images, 0.)
     rates = dict(forward=round(1 / alone), thresholds=round(1 / sampling), dissection=round(1 / each))
-    shares = dict(network_ms=round(1000 * alone, 2), dissection_ms=round(1000 * each, 2), share_of_the_network=round(alone / each, 3))
-    return rates | shares | dict(once_seconds=round(once, 1), visual_genome_minutes=round((VISUAL_GENOME * each + once) / 60, 1))
+    shares = dict(network_ms=round(1000 * alone, 2), dissection_ms=round(1000 * each, 2))
+    shares |= dict(share_of_the_network=round(alone / each, 3), once_seconds=round(once, 1))
+    return rates | shares | dict(visual_genome_minutes=round((VISUAL_GENOME * each + once) / 60, 1))
 
-found = dict(command=' '.join(['python', *sys.argv]), device=torch.cuda.get_device_name() if cuda else 'cpu', versions=versions())
+name = torch.cuda.get_device_name() if cuda else 'cpu'
+found = dict(command=' '.join(['python', *sys.argv]), device=name, versions=versions())
 found |= dict(images=args.images, size=list(size), n_bases=args.n_bases, semantics=args.semantics)
 print(found['device'], flush=True)
 with torch.no_grad(), patch('saliency_nb.dissection.read_image', lambda i, _: pictures[i % args.batch]):
@@ -88,6 +93,7 @@ z, masks = torch.randn(args.n_bases, 4800).to(device), (torch.rand(25, 4800) < .
 t, few = torch.full((args.n_bases,), .84, device=device), min(32, args.n_bases)
 pair_loop(z[:4], t, masks)
 loop = 1000 * seconds(lambda: pair_loop(z[:few], t, masks)) * args.n_bases / few
-found['published pair loop, one image'] = dict(ms=round(loop), ratio_to_dissection=round(loop / found['float32']['dissection_ms'], 1))
+ratio = loop / found['float32']['dissection_ms']
+found['published pair loop, one image'] = dict(ms=round(loop), ratio_to_dissection=round(ratio, 1))
 print(found['published pair loop, one image'])
 Path(args.out).write_text(json.dumps(found, indent=1) + '\n')

@@ -2,13 +2,15 @@
 
     python bench/seeds.py [--folder runs/seeds]
 
-Per name, in nats, of the contrast C and of the adjusted effect: value, the mean over trainings; seeds, the standard deviation between
-trainings; images, the standard error of the mean over images (what all trainings share); own, the standard error over images of what one
-training makes of them differently from the others; n, the number of images. And the real runs against each other: in which share of the names
-two single trainings differ at q < .05 by a test over images alone, and in which share of the 126 splits into two families of five
-any name differs at q < .05 (the splits overlap, so that is one observation more than a rate). bits: information gain of each run,
-bits per fixation over a uniform map, on the images that choose the epoch. The host is that of the preset light, bases on a frozen
-backbone: what differs between trainings are the dictionary and the readout. Writes bench/seeds.json.
+Per name, in nats, of the contrast C and of the adjusted effect: value, the mean over trainings; seeds, the
+standard deviation between trainings; images, the standard error of the mean over images (what all trainings
+share); own, the standard error over images of what one training makes of them differently from the others; n,
+the number of images. And the real runs against each other: in which share of the names two single trainings
+differ at q < .05 by a test over images alone, and in which share of the 126 splits into two families of five
+any name differs at q < .05 (the splits overlap, so that is one observation more than a rate). bits:
+information gain of each run, bits per fixation over a uniform map, on the images that choose the epoch. The
+host is that of the preset light, bases on a frozen backbone: what differs between trainings are the
+dictionary and the readout. Writes bench/seeds.json.
 """
 import os
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -23,12 +25,14 @@ from saliency_nb.networks import preset
 from saliency_nb.uncertainty import contrast_effects, effect_differences, family, same_images
 from saliency_nb.world import make_world
 
-SIZES = preset('light', 'readout') | dict(model='readout', height=120, width=160, n_bases=128, min_images=1, data_seed=0)
+SIZES = preset('light', 'readout') | dict(model='readout', height=120, width=160, n_bases=128)
+SIZES |= dict(min_images=1, data_seed=0)
 RUNS = 10
 
 def trained(folder, world, seed):
     "Alignment and adjusted effects of one run."
-    analysis = Analysis(out=folder/f'seed_{seed}', data=world, seed=seed, accelerator='cpu', control=False, **SIZES)
+    where = dict(out=folder/f'seed_{seed}', data=world)
+    analysis = Analysis(seed=seed, accelerator='cpu', control=False, **where, **SIZES)
     return analysis.dissection(), analysis.adjustment(), analysis.calibration()['network']['bits']
 
 def spreads(effects):
@@ -38,8 +42,10 @@ def spreads(effects):
     apart = [family([e]).influence - found.influence for e in effects]
     own = np.mean([fold_errors(i)**2 for i in apart], 0) * RUNS / (RUNS - 1)
     between = np.maximum(found.values.var(0, ddof=1) - own, 0)
-    columns = dict(value=found.values.mean(0), seeds=between**.5, images=fold_errors(found.influence), own=own**.5, n=found.images)
-    return {name: {k: round(float(v[i]), 4) for k, v in columns.items()} for i, name in enumerate(effects[0].semantic.values)}
+    columns = dict(value=found.values.mean(0), seeds=between**.5, images=fold_errors(found.influence))
+    columns |= dict(own=own**.5, n=found.images)
+    def of(i): return {k: round(float(v[i]), 4) for k, v in columns.items()}
+    return {name: of(i) for i, name in enumerate(effects[0].semantic.values)}
 
 def by_images(a, b):
     "Share of the names that two single trainings differ in, by a test over images alone."
@@ -67,7 +73,8 @@ def main():
     folder = Path(args.folder or tempfile.mkdtemp()).resolve()
     world = make_world(folder/'world', n_images=400, size=(120, 160), seed=0, val_share=.4)
     alignments, adjusted, bits = zip(*(trained(folder, world, seed) for seed in range(RUNS)))
-    kept = dict(command='python bench/seeds.py', versions=versions(), sizes=SIZES, runs=RUNS, bits=[round(b, 3) for b in bits])
+    kept = dict(command='python bench/seeds.py', versions=versions(), sizes=SIZES, runs=RUNS)
+    kept['bits'] = [round(b, 3) for b in bits]
     for what, effects in dict(contrast=contrast_effects(alignments), adjusted=list(adjusted)).items():
         kept[what] = dict(names=spreads(effects)) | compared(effects)
         print(what, {k: v for k, v in kept[what].items() if k != 'names'})

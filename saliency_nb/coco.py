@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['union', 'stacked', 'hashable', 'InstanceRegions', 'segment_numbers', 'named_segments', 'PanopticRegions',
-           'coco_frame', 'coco_tables', 'Segments', 'png_finder', 'coco_regions', 'coco_segments', 'segment_regions']
+           'coco_frame', 'note_same_names', 'coco_tables', 'Segments', 'png_finder', 'coco_regions', 'coco_segments',
+           'segment_regions']
 
 # %% ../nbs/51_coco.ipynb #b9d20ff3
 import os
@@ -91,14 +92,25 @@ class PanopticRegions(Regions):
         return stacked(names, [masks[n] for n in names], grid)
 
     def evidence(self, image):
-        size, path, segments = self.segments[image]
-        content = fingerprint_files([existing_file(path, 'the segments of an image')])
-        return fingerprint(size, segments, content)
+        held = self.segments[image] # size, path, segments
+        content = fingerprint_files([existing_file(held[1], 'the segments of an image')])
+        return fingerprint(held[0], held[2], content)
 
 # %% ../nbs/51_coco.ipynb #b3e43411
 def coco_frame(i: dict) -> tuple: # image id, (height, width)
     "What COCO says of an image."
     return image_id(os.fspath(i['file_name'])), stated_frame(i['height'], i['width'])
+
+# %% ../nbs/51_coco.ipynb #b45175f2
+def note_same_names(
+    path, # of the annotations, for the sentences
+    frames: dict, # image's number -> (image id, (height, width))
+    problems: Problems, # where to note an image that is listed twice
+):
+    "Two images of one name cannot be told apart."
+    for image, n in Counter(image for image, _ in frames.values()).items():
+        sentence = f'{path}: lists {n} images named {image}; give them names of their own.'
+        if n > 1: problems.add(sentence, image, 'same id twice')
 
 # %% ../nbs/51_coco.ipynb #baaf5b7c
 def coco_tables(
@@ -115,9 +127,7 @@ def coco_tables(
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as e:
         raise DataError(f"{path}: has no usable {e}; it is not in COCO's format.",
                         'unreadable regions') from None
-    for image, n in Counter(image for image, _ in frames.values()).items():
-        sentence = f'{path}: lists {n} images named {image}; give them names of their own.'
-        if n > 1: problems.add(sentence, image, 'same id twice')
+    note_same_names(path, frames, problems)
     return names, frames, annotations
 
 # %% ../nbs/51_coco.ipynb #64c682f0
@@ -202,9 +212,9 @@ def coco_segments(
     problems: Problems, # where to note images whose annotation is broken
 ) -> Segments: # of all images
     "The annotations of a COCO file; panoptic where the first has `segments_info`."
-    names, frames, annotations = coco_tables(path, data, problems)
+    *tables, annotations = coco_tables(path, data, problems)
     panoptic = any('segments_info' in a for a in annotations[:1])
-    gathered = Segments(path, names, frames, png_finder(path, folder, problems) if panoptic else None)
+    gathered = Segments(path, *tables, png_finder(path, folder, problems) if panoptic else None)
     for a in annotations:
         with problems.caught(gathered.image_of(a)): gathered.add(a)
     return gathered

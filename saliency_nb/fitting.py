@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['same_size', 'last_convolution', 'BeforeReadout', 'trained_host', 'reconstructed', 'sampled_features',
-           'fit_directions', 'fit_bases', 'reconstruction_quality', 'compared_with_original', 'fit_summary',
-           'fit_sentence']
+           'fit_directions', 'fit_bases', 'reconstruction_quality', 'left_of_features', 'left_of_predictions',
+           'compared_with_original', 'with_interval', 'fit_summary', 'fit_sentence']
 
 # %% ../nbs/25_fitting.ipynb #25f00003
 from functools import partial
 import numpy as np, pandas as pd, torch
+from fastcore.basics import patch
 from torch.utils.data import DataLoader, Dataset
 from .core import ParameterError, Progress, derived_seed, rng
 from .metrics import cc
@@ -53,10 +54,12 @@ class BeforeReadout(torch.nn.Module):
 
     def forward(self, images): return self.head(self.host(images))
 
-    def kernel(self) -> torch.Tensor: # (1, D, 3, 3)
-        "Weights of the last convolution."
-        weight = self.last[0].weight.detach()
-        return weight if weight.shape[-1] == 3 else torch.nn.functional.pad(weight, (1, 1, 1, 1))
+# %% ../nbs/25_fitting.ipynb #f429f12b
+@patch
+def kernel(self: BeforeReadout) -> torch.Tensor: # (1, D, 3, 3)
+    "Weights of the last convolution."
+    weight = self.last[0].weight.detach()
+    return weight if weight.shape[-1] == 3 else torch.nn.functional.pad(weight, (1, 1, 1, 1))
 
 # %% ../nbs/25_fitting.ipynb #bf6df167
 def trained_host(of: str, **options) -> torch.nn.Module: # a host
@@ -146,50 +149,77 @@ def reconstruction_quality(
     return 1 - (rest.square().sum() / (v - v.mean(0)).square().sum()).item()
 
 # %% ../nbs/25_fitting.ipynb #5e0e0005
+def left_of_features(
+    fitted: FactorizedSaliency, # in phase 1, from `fit_bases`
+    images: torch.Tensor, # (B, 3, H, W), normalised
+    mean: torch.Tensor, # (1, D, 1, 1) of the features
+) -> dict: # squares (of features about their mean), rest (of those that bases do not carry): (B,)
+    "What bases leave of the features of images."
+    v = fitted.host(images).cpu()
+    rest = v - fitted.read_out(images).cpu()
+    sums = dict(squares=(v - mean).square().sum((1, 2, 3)), rest=rest.square().sum((1, 2, 3)))
+    return {k: t.double() for k, t in sums.items()}
+
+# %% ../nbs/25_fitting.ipynb #6744ace9
+def left_of_predictions(
+    parts: torch.Tensor, # (B, H, W) predictions through bases
+    whole: torch.Tensor, # (B, H, W) of the original
+    last: torch.Tensor, # (1, H, W) of the original for the image before
+) -> dict: # cc, cc_other, difference: (B,)
+    "What bases leave of the predictions of images."
+    other = torch.cat([last, whole[:-1]])
+    difference = (parts - whole).abs().amax((1, 2)) / whole.amax((1, 2))
+    found = dict(cc=cc(parts, whole), cc_other=cc(parts, other), difference=difference)
+    return {k: t.double() for k, t in found.items()}
+
+# %% ../nbs/25_fitting.ipynb #5fa72ca4
 @torch.no_grad()
 def compared_with_original(
     original: OriginalSaliency, # trained
     fitted: FactorizedSaliency, # in phase 1, from `fit_bases`
     dataset: Dataset, # images that were not used to fit
     batch: int = 8, # images per forward pass
-) -> pd.DataFrame: # per image: squares (of features about their mean), rest, cc, cc_other, difference
+) -> pd.DataFrame: # per image: columns of `left_of_features` and `left_of_predictions`
     "What bases leave of features and predictions, image by image."
     mean = sampled_features(fitted.host, dataset, 20).mean(0)[None, :, None, None]
-    rows, before = [], None
+    rows, last = [], None
     for items in DataLoader(dataset, batch):
         images = items['image'].to(next(original.parameters()).device)
-        v = fitted.host(images).cpu()
-        rest = v - fitted.read_out(images).cpu()
-        found = dict(squares=(v - mean).square().sum((1, 2, 3)), rest=rest.square().sum((1, 2, 3)))
         whole, parts = original(images).cpu(), fitted(images).cpu()
-        last = whole[:1] if before is None else before
-        found |= dict(cc=cc(parts, whole), cc_other=cc(parts, torch.cat([last, whole[:-1]])))
-        found |= dict(difference=(parts - whole).abs().amax((1, 2)) / whole.amax((1, 2)))
-        rows.append(pd.DataFrame({k: t.double() for k, t in found.items()}, index=items['id']))
-        before = whole[-1:]
+        found = left_of_features(fitted, images, mean)
+        found |= left_of_predictions(parts, whole, whole[:1] if last is None else last)
+        rows.append(pd.DataFrame(found, index=items['id']))
+        last = whole[-1:]
     table = pd.concat(rows).rename_axis('image')
     table.iloc[0, table.columns.get_loc('cc_other')] = np.nan # nothing came before it
     return table
 
 # %% ../nbs/25_fitting.ipynb #25f00023
+def with_interval(
+    statistic, # function of weights of the images, (..., n) -> (...)
+    weights: np.ndarray, # (draws, n) how often each image was drawn
+) -> list: # value, low, high
+    "A statistic and its 95% interval over images."
+    low, high = np.nanquantile(statistic(weights), [.025, .975])
+    return [float(statistic(np.ones(weights.shape[1]))), float(low), float(high)]
+
+# %% ../nbs/25_fitting.ipynb #744e2c9b
 def fit_summary(
     table: pd.DataFrame, # from `compared_with_original`
     draws: int = 1000, # resamples of the images
     seed: int = 0, # of the resamples
 ) -> dict: # variance, cc, cc_other: (value, low, high); difference: largest, share of a map's largest value
     "What bases carry of a trained model, with 95% intervals over images."
-    weights = rng(seed, 'fit').multinomial(len(table), np.full(len(table), 1 / len(table)), draws)
-    def share(w): return 1 - (w @ table.rest.to_numpy()) / (w @ table.squares.to_numpy())
+    n = len(table)
+    weights = rng(seed, 'fit').multinomial(n, np.full(n, 1 / n), draws)
+    def carried(w): return 1 - (w @ table.rest.to_numpy()) / (w @ table.squares.to_numpy())
     def mean(column, w):
         known = table[column].notna().to_numpy()
         total = w[..., known].sum(-1)
         return w[..., known] @ table[column].to_numpy()[known] / np.where(total, total, np.nan)
-    def with_interval(statistic):
-        low, high = np.nanquantile(statistic(weights), [.025, .975])
-        return [float(statistic(np.ones(len(table)))), float(low), float(high)]
-    found = dict(variance=with_interval(share))
-    for column in ('cc', 'cc_other'): found[column] = with_interval(partial(mean, column))
-    return found | dict(difference=float(table.difference.max()), images=len(table))
+    found = dict(variance=with_interval(carried, weights))
+    for column in ('cc', 'cc_other'): found[column] = with_interval(partial(mean, column), weights)
+    return found | dict(difference=float(table.difference.max()), images=n)
 
 # %% ../nbs/25_fitting.ipynb #25f00025
 def fit_sentence(

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'MARKS', 'DELIMITERS', 'TABLES', 'WORDS', 'NUMBERS', 'MISSING', 'EVENTS', 'FIXATIONS', 'SAMPLES',
-           'FROM_ONE', 'named_columns', 'table_style', 'table_header', 'own_table', 'any_table', 'raw_table',
-           'are_fixations', 'require_columns', 'csv_table', 'is_written', 'decimal_mark', 'in_numbers', 'folders_of',
-           'images_below', 'images_named', 'meant', 'one_set', 'images_beside', 'one_table', 'in_order', 'read_images',
-           'note_without_image', 'read_tables', 'read_csv']
+           'FROM_ONE', 'named_columns', 'table_style', 'table_header', 'own_table', 'any_table', 'unreadable',
+           'raw_table', 'are_fixations', 'require_columns', 'csv_table', 'is_written', 'decimal_mark', 'in_numbers',
+           'folders_of', 'own_names', 'images_below', 'images_named', 'meant', 'one_set', 'images_beside', 'one_table',
+           'in_order', 'read_images', 'note_without_image', 'read_tables', 'read_csv']
 
 # %% ../nbs/50_fixation_exports.ipynb #6c07f422
 import codecs, csv, unicodedata
@@ -92,6 +92,7 @@ def own_table(
     columns = {p: named_columns(table_header(p, **style), given or {}) for p in files_in(root, TABLES)}
     return [p for p, found in columns.items() if {'image', 'x', 'y'} <= set(found)]
 
+# %% ../nbs/50_fixation_exports.ipynb #e70ece04
 def any_table(
     root: Path, # folder
 ) -> list: # .csv files, and .tsv and .txt files of three columns or more
@@ -99,6 +100,17 @@ def any_table(
     return [p for p in files_in(root, TABLES) if p.suffix.lower() == '.csv' or len(table_header(p)) >= 3]
 
 # %% ../nbs/50_fixation_exports.ipynb #csv00007
+def unreadable(
+    path, # of a table
+    error: Exception, # that its reader raised
+) -> DataError: # to be raised
+    "The sentence for a table that pandas cannot read."
+    reason = ' '.join(str(error).split())
+    return DataError(f'{path}: not a readable table ({reason}); say what separates its columns '
+                     '(delimiter) and how it is encoded (encoding), or save it as comma-separated text '
+                     'in UTF-8.', 'unreadable fixations')
+
+# %% ../nbs/50_fixation_exports.ipynb #88cfed01
 WORDS = ['image', 'observer', 'group'] # columns that hold words, whatever they look like
 NUMBERS = ['x', 'y', 't', 'duration', 'order']
 MISSING = ['', '.', '-', 'NA', 'N/A', 'NaN', 'nan', 'null'] # how exports write a number that is missing
@@ -112,17 +124,11 @@ def raw_table(
     "A table as pandas reads it; raises `DataError` where it does not."
     types = {found[k]: str for k in WORDS if k in found}
     absent = {found[k]: MISSING for k in NUMBERS if k in found}
-    names = dict(names=header or None, header=0, dtype=types)
-    values = dict(keep_default_na=False, na_values=absent, low_memory=False)
-    try:
-        table = pd.read_csv(path, **table_style(path, **style), **names, **values)
-        if isinstance(table.index, pd.RangeIndex): return table
-        raise ValueError('its rows have more fields than its first line')
-    except (ValueError, OSError, LookupError) as e:
-        reason = ' '.join(str(e).split())
-        raise DataError(f'{path}: not a readable table ({reason}); say what separates its columns '
-                        '(delimiter) and how it is encoded (encoding), or save it as comma-separated text in UTF-8.',
-                        'unreadable fixations') from None
+    how = dict(names=header or None, header=0, dtype=types, keep_default_na=False, na_values=absent)
+    try: table = pd.read_csv(path, **table_style(path, **style), **how, low_memory=False)
+    except (ValueError, OSError, LookupError) as e: raise unreadable(path, e) from None
+    if isinstance(table.index, pd.RangeIndex): return table
+    raise unreadable(path, ValueError('its rows have more fields than its first line'))
 
 # %% ../nbs/50_fixation_exports.ipynb #a0f99722
 EVENTS = ['GazeEventType', 'Eye movement type', 'Category'] # columns that say what a row is
@@ -177,6 +183,7 @@ def is_written(
     "Whether a column could not be read as numbers."
     return not pd.api.types.is_numeric_dtype(column)
 
+# %% ../nbs/50_fixation_exports.ipynb #aefad788
 def decimal_mark(
     table: pd.DataFrame, # with numbers as written
 ) -> str: # ',' or '.'
@@ -210,20 +217,31 @@ def folders_of(
     "Folders in a path, of this system or another, in the composed spelling of accents (NFC)."
     return tuple(unicodedata.normalize('NFC', name).replace('\\', '/').split('/')[:-1])
 
+# %% ../nbs/50_fixation_exports.ipynb #0200b233
+def own_names(
+    paths: list, # of images in a folder and its sub-folders
+    folder: Path,
+) -> list: # of image ids, one for each
+    "Ids of images; one whose name comes again elsewhere is called after its folders as well."
+    names = {(image_id(p.name), p.parent) for p in paths}
+    places = Counter(name for name, _ in names)
+    found = []
+    for path in paths:
+        name, place = image_id(path.name), folders_of(path.relative_to(folder).as_posix())
+        found.append('_'.join([*place, name]) if places[name] > 1 else name)
+    return found
+
+# %% ../nbs/50_fixation_exports.ipynb #8da4ab09
 def images_below(
     folder, # folder of images and folders of images
     problems: Problems, # collects two images of one name in one folder
 ) -> dict: # image id -> path
-    "Images of a folder and its sub-folders; one whose name comes again is called after its folders as well."
+    "Images of a folder and its sub-folders."
     folder = existing_folder(folder, 'images')
-    paths = files_in(folder, IMAGES, deep=True)
+    paths, found = files_in(folder, IMAGES, deep=True), {}
     if not paths:
         raise DataError(f'{folder}: no images; the folder must hold .jpg or .png files.', 'missing images')
-    names = {(image_id(p.name), p.parent) for p in paths}
-    places, found = Counter(name for name, _ in names), {}
-    for path in paths:
-        name, place = image_id(path.name), folders_of(path.relative_to(folder).as_posix())
-        own = '_'.join([*place, name]) if places[name] > 1 else name
+    for own, path in zip(own_names(paths, folder), paths):
         if own in found:
             first, second = found[own].relative_to(folder), path.relative_to(folder)
             sentence = f'{folder}: {first} and {second} are two images of one name; rename or remove one.'
@@ -335,6 +353,7 @@ def read_images(path, table, paths, faulty, problems) -> dict: # image id -> (fi
                         'image without fixations')
     return read_each(one, {i: i for i in paths if i not in faulty}, problems)
 
+# %% ../nbs/50_fixation_exports.ipynb #012dcc04
 def note_without_image(path, lacking, problems): # image ids
     "Fixations whose image is not there are faults."
     for i in sorted(lacking):

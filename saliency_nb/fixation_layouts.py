@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MIT1003_RATE', 'SCREEN', 'SPLITS', 'SCREEN_DEGREE', 'found_fixations', 'mit1003_gaze', 'mit1003_files',
-           'mit1003_looks', 'read_mit1003', 'category_files', 'mat_files', 'fixation_locations', 'read_cat2000',
-           'viewing_times', 'looks_at_times', 'read_codecharts', 'screen_scale', 'from_screen', 'first_entry',
-           'scanpath_files', 'scanpaths_in', 'task_name', 'are_copies', 'with_pictures', 'image_splits', 'selected',
-           'looks_on', 'require_scanpaths', 'read_pictures', 'read_scanpaths']
+           'observers_looks', 'mit1003_looks', 'read_mit1003', 'mat_files', 'category_files', 'fixation_locations',
+           'cat2000_files', 'read_cat2000', 'viewing_times', 'looks_at_times', 'read_codecharts', 'screen_scale',
+           'from_screen', 'first_entry', 'scanpath_files', 'require_new', 'scanpaths_in', 'task_name', 'are_copies',
+           'by_name', 'with_pictures', 'image_splits', 'selected', 'looks_on', 'require_scanpaths', 'read_pictures',
+           'read_scanpaths']
 
 # %% ../nbs/50_fixation_layouts.ipynb #34ff3e41
 from collections import defaultdict
@@ -75,6 +76,21 @@ def mit1003_files(
     return SimpleNamespace(images=images, maps=maps, points=points, gaze=gaze)
 
 # %% ../nbs/50_fixation_layouts.ipynb #b3526b08
+def observers_looks(
+    root: Path, # folder of MIT1003
+    gaze: dict, # observer -> image id -> path
+    px_per_degree: float, # px per degree of visual angle
+    first: bool, # keep the first fixation
+    image: str, # image id
+) -> pd.DataFrame: # fixations
+    "Fixations of all observers on one image, found in their samples."
+    parts = []
+    for who, own in gaze.items():
+        looks = mit1003_gaze(own.get(image, root/'DATA'/who/f'{image}.mat'), px_per_degree)
+        parts.append(looks[0 if first else 1:].assign(observer=who))
+    return pd.concat(parts, ignore_index=True)
+
+# %% ../nbs/50_fixation_layouts.ipynb #becee7f2
 def mit1003_looks(
     root: Path, # folder of MIT1003
     files: SimpleNamespace, # as `mit1003_files`
@@ -87,11 +103,7 @@ def mit1003_looks(
     if not files.gaze:
         path = files.points.get(image, root/f'ALLFIXATIONMAPS/{image}_fixPts.jpg')
         return picture_points(path, size), size, 0
-    parts = []
-    for who, own in files.gaze.items():
-        looks = mit1003_gaze(own.get(image, root/'DATA'/who/f'{image}.mat'), px_per_degree)
-        parts.append(looks[0 if first else 1:].assign(observer=who))
-    found = pd.concat(parts, ignore_index=True)
+    found = observers_looks(root, files.gaze, px_per_degree, first, image)
     within = found[inside(found.x, found.y, size[1], size[0])]
     return within, size, len(found) - len(within)
 
@@ -113,6 +125,11 @@ def read_mit1003(
     return assembled('MIT1003', root, files.images, read, problems, sigma, files.maps, **known)
 
 # %% ../nbs/50_fixation_layouts.ipynb #e3b02111
+def mat_files(folder, problems) -> dict: # image id -> path
+    "MATLAB files of a folder."
+    return files_by_id(folder, {'.mat'}, problems)
+
+# %% ../nbs/50_fixation_layouts.ipynb #e09a4c07
 def category_files(
     folder, # folder of categories
     find, # function of a category's folder and a collector of faults, gives name -> path
@@ -128,10 +145,6 @@ def category_files(
     raise DataError(f'{folder}: no categories; the folder must hold one folder per category.',
                     'missing images')
 
-def mat_files(folder, problems) -> dict: # image id -> path
-    "MATLAB files of a folder."
-    return files_by_id(folder, {'.mat'}, problems)
-
 # %% ../nbs/50_fixation_layouts.ipynb #0b1aeb27
 def fixation_locations(
     path, # .mat of CAT2000
@@ -140,6 +153,20 @@ def fixation_locations(
     with understood(path, "a map 'fixLocs'"): return map_points(read_mat(path, 'fixLocs'))
 
 # %% ../nbs/50_fixation_layouts.ipynb #f9f7454c
+def cat2000_files(
+    root: Path, # folder of CAT2000
+    problems: Problems, # collects images without fixations or density
+) -> SimpleNamespace: # images, points, maps: image id -> path
+    "What belongs to CAT2000's images."
+    images = category_files(root/'Stimuli', image_files, problems)
+    points = category_files(root/'FIXATIONLOCS', mat_files, problems)
+    there = (root/'FIXATIONMAPS').is_dir()
+    maps = category_files(root/'FIXATIONMAPS', image_files, problems) if there else {}
+    without_image(images, points, root, 'fixations', problems)
+    without_image(images, maps, root, 'density', problems)
+    return SimpleNamespace(images=images, points=points, maps=maps)
+
+# %% ../nbs/50_fixation_layouts.ipynb #a27ea118
 def read_cat2000(
     root, # folder with Stimuli/, FIXATIONLOCS/ and, if there is one, FIXATIONMAPS/; or trainSet/ with them
     sigma: float = 38., # blur of the density where there is no official map, px
@@ -148,15 +175,11 @@ def read_cat2000(
     "CAT2000's layout; raises `DataError` where a folder is missing."
     root, problems = existing_folder(root, "CAT2000's Stimuli/ and FIXATIONLOCS/"), or_strict(problems)
     if (root/'trainSet').is_dir(): root = root/'trainSet'
-    images = category_files(root/'Stimuli', image_files, problems)
-    points = category_files(root/'FIXATIONLOCS', mat_files, problems)
-    there = (root/'FIXATIONMAPS').is_dir()
-    maps = category_files(root/'FIXATIONMAPS', image_files, problems) if there else {}
-    without_image(images, points, root, 'fixations', problems)
-    without_image(images, maps, root, 'density', problems)
-    expected = {i: root/'FIXATIONLOCS'/p.parent.name/f'{p.stem}.mat' for i, p in images.items()}
-    read = read_each(fixation_locations, expected | {i: points[i] for i in images if i in points}, problems)
-    found = assembled('CAT2000', root, images, read, problems, sigma, maps, px_per_degree=38.)
+    files = cat2000_files(root, problems)
+    wanted = {i: root/'FIXATIONLOCS'/p.parent.name/f'{p.stem}.mat' for i, p in files.images.items()}
+    wanted |= {i: files.points[i] for i in wanted if i in files.points}
+    read = read_each(fixation_locations, wanted, problems)
+    found = assembled('CAT2000', root, files.images, read, problems, sigma, files.maps, px_per_degree=38.)
     categories = [Path(p).parent.name for p in found.images.path]
     return replace(found, images=found.images.assign(category=categories))
 
@@ -235,6 +258,7 @@ def first_entry(
         with JsonFile(path) as f: return next(ijson.items(f, 'item', use_float=True), None)
     except (ijson.JSONError, UnicodeError, OSError): return None
 
+# %% ../nbs/50_fixation_layouts.ipynb #1e391dea
 def scanpath_files(
     root: Path, # folder
 ) -> list: # .json files of scanpaths, in it or in annotations/
@@ -244,6 +268,19 @@ def scanpath_files(
     return [p for p, entry in starts.items() if isinstance(entry, dict) and {'name', 'X', 'Y'} <= set(entry)]
 
 # %% ../nbs/50_fixation_layouts.ipynb #f6b2fa54
+def require_new(
+    path, # file of scanpaths
+    keys: set, # of its scanpaths: image, subject, task, condition
+    owner: dict, # key -> file that held it before
+):
+    "Raise `DataError` where another file holds the same scanpath."
+    twice = sorted(k for k in keys if k in owner)
+    if not twice: return
+    image, subject = twice[0][:2]
+    raise DataError(f'{path}: holds scanpaths that {owner[twice[0]].name} holds too, such as that of '
+                    f'subject {subject} on {image}; keep one of the two.', 'same id twice')
+
+# %% ../nbs/50_fixation_layouts.ipynb #f96c6ded
 def scanpaths_in(
     paths: list, # .json files of scanpaths
 ) -> list: # of dictionaries
@@ -254,11 +291,7 @@ def scanpaths_in(
             unknown = dict(task='', condition='', split='')
             entries = [unknown | entry | dict(image=image_id(entry['name'])) for entry in read_json(path)]
             keys = {(e['image'], str(e['subject']), e['task'], e['condition']) for e in entries}
-        twice = sorted(k for k in keys if k in owner)
-        if twice:
-            image, subject = twice[0][:2]
-            raise DataError(f'{path}: holds scanpaths that {owner[twice[0]].name} holds too, such as that of '
-                            f'subject {subject} on {image}; keep one of the two.', 'same id twice')
+        require_new(path, keys, owner)
         owner |= dict.fromkeys(keys, path)
         found += entries
     return found
@@ -270,11 +303,22 @@ def task_name(
     "Name of a task, whatever stands between its words."
     return name.replace('_', ' ').lower()
 
+# %% ../nbs/50_fixation_layouts.ipynb #2572623b
 def are_copies(paths) -> bool: # byte by byte
     "Whether files hold the same."
     return len({fingerprint_files([p]) for p in paths}) == 1
 
 # %% ../nbs/50_fixation_layouts.ipynb #coco0008
+def by_name(
+    folder, # of pictures, in it and its sub-folders
+) -> dict: # name without folder and ending -> paths
+    "Pictures of a folder by their name."
+    files = defaultdict(list)
+    for path in files_in(existing_folder(folder, 'pictures of COCO'), IMAGES, deep=True):
+        files[image_id(path.name)].append(path)
+    return files
+
+# %% ../nbs/50_fixation_layouts.ipynb #49ffd37d
 def with_pictures(
     scanpaths: list, # of dictionaries; `image` becomes the id of the picture
     folder, # of pictures, in it and its sub-folders
@@ -282,9 +326,7 @@ def with_pictures(
     problems: Problems, # collects scanpaths without picture
 ) -> dict: # image id -> path
     "Find the picture of each scanpath."
-    files, images = defaultdict(list), {}
-    for path in files_in(existing_folder(folder, 'pictures of COCO'), IMAGES, deep=True):
-        files[image_id(path.name)].append(path)
+    files, images = by_name(folder), {}
     differ = {name for name, paths in files.items() if len(paths) > 1 and not are_copies(paths)}
     for entry in scanpaths:
         name, paths = entry['image'], files.get(entry['image'], [])
@@ -352,6 +394,7 @@ def require_scanpaths(
     raise DataError(f'{root}: no .json with scanpaths (name, subject, X, Y, T); give the folder that holds '
                     'one.', 'image without fixations')
 
+# %% ../nbs/50_fixation_layouts.ipynb #33ca1a37
 def read_pictures(root, scanpaths, paths, first, problems) -> dict: # image id -> (fixations, (height, width))
     "The fixations on each picture that has scanpaths."
     by_image = defaultdict(list)

@@ -56,6 +56,7 @@ def either(
     "An attribute that has had several names."
     return next((getattr(fixations, name) for name in names if hasattr(fixations, name)), None)
 
+# %% ../nbs/50_fixation_readers.ipynb #02f76a76
 def looks_table(
     fixations, # pysaliency Fixations, ScanpathFixations or FixationTrains
     unit: float | None, # ms in one unit of time; None: there are no times
@@ -235,6 +236,7 @@ def is_salicon_json(
     "Files called fixations_*.json that are no lists of scanpaths."
     return bool(set(json_releases(root)) - set(scanpath_files(root)))
 
+# %% ../nbs/50_fixation_readers.ipynb #891634b1
 def has_folders(
     *names: str, # folders that must all be there
 ): # function of a folder: does it have them?
@@ -248,6 +250,7 @@ def has_cat2000(
     "Fixations by category."
     return (root/'FIXATIONLOCS').is_dir() or (root/'trainSet/FIXATIONLOCS').is_dir()
 
+# %% ../nbs/50_fixation_readers.ipynb #bf639397
 def has_hdf5(
     root: Path, # folder
 ) -> bool: # it holds files of pysaliency

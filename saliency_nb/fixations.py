@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_OUTSIDE', 'FIXATION_COLUMNS', 'UNKNOWN', 'OSIE_FRAME', 'OSIE_SIGMA', 'SAVING', 'FixationSet', 'inside',
-           'likely_reason', 'require_pixels', 'image_faults', 'checked', 'assembled', 'image_row', 'with_density',
-           'require_some', 'positions', 'observers_table', 'joined', 'observer_gaze', 'read_gaze', 'image_gaze',
+           'likely_reason', 'require_pixels', 'image_faults', 'checked', 'image_row', 'with_density', 'require_some',
+           'assembled', 'positions', 'joined', 'observers_table', 'observer_gaze', 'read_gaze', 'image_gaze',
            'read_salicon', 'json_releases', 'workers_gaze', 'only_release', 'listed_gaze', 'read_salicon_json',
-           'osie_eye', 'osie_looks', 'osie_mouse', 'osie_cursor', 'read_osie', 'fixation_map', 'grid_sigma', 'density',
-           'official_density', 'check_images', 'check_image', 'SaliencyDataset']
+           'osie_looks', 'osie_eye', 'osie_cursor', 'osie_mouse', 'read_osie', 'fixation_map', 'grid_sigma', 'density',
+           'check_image', 'check_images', 'SaliencyDataset']
 
 # %% ../nbs/11_fixations.ipynb #2cdfe55a
 import copy, hashlib, shutil, threading
@@ -23,8 +23,8 @@ from .core import (IMAGES, DataError, ParameterError, Problems, Scratch,
                               existing_folder, files_in, fingerprint, fingerprint_code, fingerprint_files,
                               image_id, read_each, read_json, stated_frame, whole_file)
 from .matlab import read_mat
-from .pictures import (files_by_id, image_files, image_size, load_map, load_rgb, map_points,
-                                  normalised, or_strict, picture_points, resized_to, understood,
+from .pictures import (files_by_id, image_files, image_size, load_rgb, map_points, normalised,
+                                  official_density, or_strict, picture_points, resized_to, understood,
                                   without_image)
 
 # %% ../nbs/11_fixations.ipynb #7ca38f24
@@ -183,10 +183,33 @@ def checked(
     kept = replace(fixations, fixations=looks, left_out=out)
     return kept.subset(i for i in fixations.ids if i not in faults)
 
-# %% ../nbs/11_fixations.ipynb #7bb96bc1
+# %% ../nbs/11_fixations.ipynb #bf585404
+def image_row(i, size, images, maps, splits) -> dict: # one row of the table of images
+    "What is known of an image."
+    height, width = size
+    path, official = str(images[i]), str(maps[i]) if maps else None
+    return dict(id=i, path=path, height=height, width=width, map_path=official, split=splits[i])
+
+# %% ../nbs/11_fixations.ipynb #093d5e76
+def with_density(source, read, maps, problems) -> dict: # `read` of images that have a density
+    "An image without an official density is a fault where others have one."
+    for i in [i for i in read if i not in maps]:
+        said = 'has no official density though others have; add it, or remove them all.'
+        problems.add(f'{source}: image {i} {said}', i, 'image without map')
+    return {i: found for i, found in read.items() if i in maps}
+
+# %% ../nbs/11_fixations.ipynb #69b81dc6
+def require_some(source, read, problems):
+    "Raise `DataError` where nothing was read."
+    if read: return
+    reason = problems[-1][1] if problems else 'give a folder that holds some.'
+    raise DataError(f'{source}: no image with usable fixations is left; {reason}')
+
+# %% ../nbs/11_fixations.ipynb #6700c3ba
 FIXATION_COLUMNS = ['image', 'observer', 'group', 'order', 'x', 'y', 't', 'duration']
 UNKNOWN = dict(observer='', group='', order=-1, t=np.nan, duration=np.nan)
 
+# %% ../nbs/11_fixations.ipynb #7bb96bc1
 def assembled(
     name: str, # of the data set
     source, # file or folder it came from, for the sentences
@@ -211,26 +234,6 @@ def assembled(
     kept = checked(found, source, problems)
     return replace(kept, unused={i: Path(p) for i, p in images.items() if i not in kept.images.index})
 
-# %% ../nbs/11_fixations.ipynb #bf585404
-def image_row(i, size, images, maps, splits) -> dict: # one row of the table of images
-    "What is known of an image."
-    height, width = size
-    path, official = str(images[i]), str(maps[i]) if maps else None
-    return dict(id=i, path=path, height=height, width=width, map_path=official, split=splits[i])
-
-def with_density(source, read, maps, problems) -> dict: # `read` of images that have a density
-    "An image without an official density is a fault where others have one."
-    for i in [i for i in read if i not in maps]:
-        said = 'has no official density though others have; add it, or remove them all.'
-        problems.add(f'{source}: image {i} {said}', i, 'image without map')
-    return {i: found for i, found in read.items() if i in maps}
-
-def require_some(source, read, problems):
-    "Raise `DataError` where nothing was read."
-    if read: return
-    reason = problems[-1][1] if problems else 'give a folder that holds some.'
-    raise DataError(f'{source}: no image with usable fixations is left; {reason}')
-
 # %% ../nbs/11_fixations.ipynb #b0a1e00c
 def positions(
     values, # n pairs, in whatever form a file has them
@@ -242,6 +245,13 @@ def positions(
     raise ValueError(f'an array of shape {values.shape} in place of n x 2 positions')
 
 # %% ../nbs/11_fixations.ipynb #5d606085
+def joined(name, values, lengths) -> np.ndarray: # of all observers
+    "A column from its parts."
+    for v, n in zip(values, lengths):
+        if np.ndim(v) and len(v) != n: raise ValueError(f'{len(v)} values of {name} for {n} fixations')
+    return np.concatenate([np.broadcast_to(v, n) for v, n in zip(values, lengths)])
+
+# %% ../nbs/11_fixations.ipynb #fe400b71
 def observers_table(
     parts: list, # one dictionary per observer: x, y (arrays), and more (arrays of that length, or one value)
 ) -> pd.DataFrame: # the fixations of all, with their order
@@ -249,16 +259,11 @@ def observers_table(
     lengths = [len(p['x']) for p in parts]
     order = np.concatenate([np.arange(0), *map(np.arange, lengths)])
     if not parts: return pd.DataFrame(dict(x=[], y=[], order=order))
-    columns = {k: joined(k, [p[k] for p in parts], lengths) for k in parts[0]}
+    columns = {}
+    for k in parts[0]: columns[k] = joined(k, [p[k] for p in parts], lengths)
     return pd.DataFrame(columns | dict(order=order))
 
-def joined(name, values, lengths) -> np.ndarray: # of all observers
-    "A column from its parts."
-    for v, n in zip(values, lengths):
-        if np.ndim(v) and len(v) != n: raise ValueError(f'{len(v)} values of {name} for {n} fixations')
-    return np.concatenate([np.broadcast_to(v, n) for v, n in zip(values, lengths)])
-
-# %% ../nbs/11_fixations.ipynb #847609b0
+# %% ../nbs/11_fixations.ipynb #99f4e7dc
 def observer_gaze(
     observer: str, # name
     g: mat_struct, # element of `gaze`
@@ -331,6 +336,7 @@ def json_releases(
     files = [*files_in(root, {'.json'}), *files_in(Path(root)/'annotations', {'.json'})]
     return [f for f in files if f.name.startswith(f'fixations_{split}')]
 
+# %% ../nbs/11_fixations.ipynb #e40e510f
 def workers_gaze(
     annotations: list, # of one image: worker_id and fixations, (row, column) from 1
 ) -> pd.DataFrame: # samples of all workers
@@ -349,9 +355,11 @@ def only_release(root, split) -> Path: # as `json_releases`
     raise DataError(f'{root}: {len(files)} files fixations_{split}*.json; give a folder that holds one, or '
                     'another split.')
 
+# %% ../nbs/11_fixations.ipynb #7f33c6c3
 def listed_gaze(file) -> tuple: # image id -> (number, (height, width)); number -> its annotations
     "What a release holds; raises `DataError` where it is of another layout."
-    content, frames, gaze = read_json(file, 'SALICON fixations'), {}, {}
+    content = read_json(file, 'SALICON fixations')
+    frames, gaze = {}, {}
     with understood(file, "SALICON's images and annotations"):
         for i in content['images']:
             frames[image_id(i['file_name'])] = i['id'], stated_frame(i['height'], i['width'])
@@ -383,14 +391,6 @@ def read_salicon_json(
     return assembled(f'{root.name} {split}', file, images, read, problems, sigma, None, split)
 
 # %% ../nbs/11_fixations.ipynb #4abfde5f
-def osie_eye(
-    path, # eye/fixations.mat
-) -> dict: # image id -> function that gives its fixations
-    "OSIE's eye-tracking data."
-    with understood(path, "OSIE's fixations"):
-        found = np.atleast_1d(read_mat(path, 'fixations'))
-        return {image_id(f.img): partial(osie_looks, path, f) for f in found}
-
 def osie_looks(path, f) -> pd.DataFrame: # of all observers of one image
     "What OSIE's file holds of an image."
     parts = []
@@ -401,14 +401,16 @@ def osie_looks(path, f) -> pd.DataFrame: # of all observers of one image
             parts.append(dict(observer=str(k), x=x - .5, y=y - .5, t=np.cumsum(d) - d, duration=d))
         return observers_table(parts)
 
-# %% ../nbs/11_fixations.ipynb #f44f83ce
-def osie_mouse(
-    folder, # mouse_lab/ or mouse_amt/, one .mat per image
-    problems: Problems, # collects ids that are there twice
-) -> dict: # image id -> function that gives its samples
-    "OSIE's mouse-tracking data."
-    return {i: partial(osie_cursor, path) for i, path in files_by_id(folder, {'.mat'}, problems).items()}
+# %% ../nbs/11_fixations.ipynb #ed5fdc3c
+def osie_eye(
+    path, # eye/fixations.mat
+) -> dict: # image id -> function that gives its fixations
+    "OSIE's eye-tracking data."
+    with understood(path, "OSIE's fixations"):
+        found = np.atleast_1d(read_mat(path, 'fixations'))
+        return {image_id(f.img): partial(osie_looks, path, f) for f in found}
 
+# %% ../nbs/11_fixations.ipynb #f44f83ce
 def osie_cursor(
     path, # mouse_lab/ID.mat or mouse_amt/ID.mat
 ) -> pd.DataFrame: # samples of the cursor of all observers
@@ -418,6 +420,14 @@ def osie_cursor(
         yx, observer = positions(f.coord) - .5, pd.Series(np.atleast_1d(f.subj)).astype(str)
         order = observer.groupby(observer).cumcount()
         return pd.DataFrame(dict(observer=observer, order=order, x=yx[:, 1], y=yx[:, 0]))
+
+# %% ../nbs/11_fixations.ipynb #afb399fe
+def osie_mouse(
+    folder, # mouse_lab/ or mouse_amt/, one .mat per image
+    problems: Problems, # collects ids that are there twice
+) -> dict: # image id -> function that gives its samples
+    "OSIE's mouse-tracking data."
+    return {i: partial(osie_cursor, path) for i, path in files_by_id(folder, {'.mat'}, problems).items()}
 
 # %% ../nbs/11_fixations.ipynb #8a9a8d8b
 OSIE_FRAME, OSIE_SIGMA = (600, 800), 24.
@@ -475,22 +485,16 @@ def density(
     blurred = cv2.GaussianBlur(fixations.astype(np.float32), (0, 0), horizontal, **how)
     return blurred / blurred.sum()
 
-# %% ../nbs/11_fixations.ipynb #fbca7eaa
-def official_density(
-    path, # map of a data set
-    frame: tuple[int, int], # (height, width) of its image, px
-) -> np.ndarray: # (H, W) float32, not normalised, in the map's own size
-    "Decode an official density; raises `DataError` where it is empty or of other proportions than its image."
-    found = load_map(path)
-    (h, w), (height, width) = found.shape, frame
-    if abs(h * width - w * height) > max(h * width, w * height) * .01 + max(height, width):
-        raise DataError(f'{path}: the density is {h} x {w} px, which are not the proportions of its image of '
-                        f'{height} x {width} px; fetch it again.', 'map of another size')
-    if found.any(): return found
-    raise DataError(f'{path}: the density is zero everywhere; remove it, and the fixations are blurred '
-                    'instead.', 'empty map')
-
 # %% ../nbs/11_fixations.ipynb #1240cb4b
+def check_image(row): # of the table of images
+    "Decode an image and its official density; raises `DataError` where one is broken or does not fit."
+    h, w = load_rgb(row.path).shape[:2]
+    if (h, w) != (row.height, row.width):
+        raise DataError(f'{row.path}: the image is {h} x {w} px but its fixations were recorded on '
+                        f'{row.height} x {row.width} px; use the original image.', 'image of another size')
+    if row.map_path is not None: official_density(row.map_path, (h, w))
+
+# %% ../nbs/11_fixations.ipynb #7c2461d4
 def check_images(
     fixations: FixationSet, # images and fixations
     problems: Problems | None = None, # collects faults; None: stop at the first
@@ -500,14 +504,6 @@ def check_images(
     sound = read_each(check_image, {row.Index: row for row in fixations.images.itertuples()}, problems)
     if not sound: raise DataError(f'{fixations.name}: no usable image is left; {problems[-1][1]}')
     return fixations if len(sound) == len(fixations) else fixations.subset(sound)
-
-def check_image(row): # of the table of images
-    "Decode an image and its official density; raises `DataError` where one is broken or does not fit."
-    h, w = load_rgb(row.path).shape[:2]
-    if (h, w) != (row.height, row.width):
-        raise DataError(f'{row.path}: the image is {h} x {w} px but its fixations were recorded on '
-                        f'{row.height} x {row.width} px; use the original image.', 'image of another size')
-    if row.map_path is not None: official_density(row.map_path, (h, w))
 
 # %% ../nbs/11_fixations.ipynb #b3d72769
 class SaliencyDataset(torch.utils.data.Dataset):
@@ -590,6 +586,7 @@ def decoded_once(self: SaliencyDataset,
     if len(self) * length < shutil.disk_usage(folder).free / 2: other.scratch = Scratch(folder, length)
     return other
 
+# %% ../nbs/11_fixations.ipynb #0637d769
 @patch
 def __getitems__(self: SaliencyDataset,
     indices, # of images

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WORDS', 'TYPES', 'COUNTS', 'LEAST', 'MOST', 'WORKING', 'BUSY', 'PLACES', 'APART', 'whole_number', 'finite_number',
            'texts', 'typed', 'check_range', 'checked_parameters', 'own_parameters', 'epoch_numbers', 'working_in',
-           'content_of', 'held', 'RunFolder', 'absolute_paths', 'relative_paths', 'told_apart', 'whole_notebook',
+           'content_of', 'held', 'absolute_paths', 'relative_paths', 'RunFolder', 'told_apart', 'whole_notebook',
            'located', 'recorded_parameters']
 
 # %% ../nbs/56_folders.ipynb #56f00003
@@ -153,77 +153,9 @@ def held(
     "Hashes of files; what is no file (the name of weights, say) is left out."
     return {k: fingerprint_files([f]) for k, f in files.items() if f and os.path.isfile(f)}
 
-# %% ../nbs/56_folders.ipynb #b228ee08
+# %% ../nbs/56_folders.ipynb #56f00011
 PLACES = 'data', 'probe', 'checkpoint', 'plugin', 'weights', 'out' # parameters that may be files or folders
 
-class RunFolder:
-    "A folder of results, each with the fingerprint of everything it depends on, kept in run.json."
-    def __init__(self,
-        path, # folder of the run, made if it is not there
-        retrain: bool = False, # make a trained model again that was made otherwise, instead of refusing
-        **parameters, # all parameters, recorded when something has been made with them, or found
-    ):
-        self.path, self.retrain = writable_folder(path), retrain
-        self.file = self.path/'run.json'
-        there = self.file.is_file()
-        self.record = record_of(self.path) if there else dict(stages={})
-        where = dict(parameters=absolute_paths(parameters), places=relative_paths(self.path, parameters))
-        self.asked = where | dict(versions=versions())
-        if not there: self.note()
-
-    def save(self):
-        if is_first(): write_json(self.record, self.file)
-
-    def note(self):
-        "Record what was asked for; a command that fails before it has made anything does not come here."
-        self.record |= self.asked
-        self.save()
-
-    def stage(self,
-        name: str, # of the stage
-        make, # function without arguments that writes the files
-        files, # names of the files it writes, in the run folder
-        modules, # chapters it uses; an edit of one makes the result stale
-        **inputs, # everything else it depends on: parameters, fingerprints of data and of earlier stages
-    ) -> str: # fingerprint of the stage, for those that build on it
-        "Make the files of a stage, unless they are there and nothing they depend on has changed."
-        own = fingerprint(name, list(files), inputs, fingerprint_code(*modules))
-        known = self.record['stages'].get(name, {})
-        broken = self.damaged(name)
-        for f in broken: print(f'{name}: {f} is not as it was written, made again')
-        if known.get('fingerprint') != own or 'made' not in known or broken:
-            self.record['stages'].pop(name, None)
-            self.save() # a crash from here on leaves no valid stage
-            self.make(name, make, files, fingerprint=own, inputs=inputs)
-        else: print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}, not made again')
-        self.note()
-        return own
-
-    def damaged(self, name) -> list: # results of a stage that are not as they were written, or not there
-        contents = self.record['stages'].get(name, {}).get('contents', {})
-        return [f for f, content in contents.items() if content_of(self.path/f) != content]
-
-    def otherwise(self, name) -> str: # '' where nothing differs
-        "Versions of packages that a stage was made with and that are others today; they make nothing stale."
-        old, new = self.record['stages'][name].get('versions', {}), self.asked['versions']
-        apart = [f'{k} {v} (now {new.get(k)})' for k, v in old.items() if k != 'git' and new.get(k) != v]
-        return ' with ' + ', '.join(apart) if apart else ''
-
-    def make(self, name, make, files, **known):
-        "Make a stage, and record it."
-        start = time.time()
-        with working_in(self.path): make()
-        contents = {f: content_of(self.path/f) for f in files}
-        missing = [f for f, content in contents.items() if not content]
-        if missing: raise RuntimeError(f'stage {name} did not write {missing[0]}')
-        seconds = time.time() - start
-        known |= dict(made=time.strftime('%Y-%m-%d %H:%M:%S'), seconds=round(seconds, 1), contents=contents)
-        self.record['stages'][name] = known | dict(versions=self.asked['versions'])
-        print(f'{name}: made in {seconds:.0f} s')
-
-    def __truediv__(self, name): return self.path/name
-
-# %% ../nbs/56_folders.ipynb #56f00011
 def absolute_paths(
     parameters: dict, # of a run
 ) -> dict: # the same, with absolute paths
@@ -239,6 +171,86 @@ def relative_paths(
     "Where a run's files are, for when they move together with it."
     known = {k: v for k, v in parameters.items() if k in PLACES and v and os.path.exists(v)}
     return {k: os.path.relpath(v, folder) for k, v in known.items()}
+
+# %% ../nbs/56_folders.ipynb #b228ee08
+class RunFolder:
+    "A folder of results, each with the fingerprint of everything it depends on, kept in run.json."
+    def __init__(self,
+        path, # folder of the run, made if it is not there
+        retrain: bool = False, # make a trained model again that was made otherwise, instead of refusing
+        **parameters, # all parameters, recorded when something has been made with them, or found
+    ):
+        self.path, self.retrain = writable_folder(path), retrain
+        self.file = self.path/'run.json'
+        there = self.file.is_file()
+        self.record = record_of(self.path) if there else dict(stages={})
+        where = dict(parameters=absolute_paths(parameters), places=relative_paths(self.path, parameters))
+        self.asked = where | dict(versions=versions())
+        if not there: self.note()
+
+    def __truediv__(self, name): return self.path/name
+    def save(self):
+        if is_first(): write_json(self.record, self.file)
+
+    def note(self):
+        "Record what was asked for; a command that fails before it has made anything does not come here."
+        self.record |= self.asked
+        self.save()
+
+# %% ../nbs/56_folders.ipynb #063c0d44
+@patch
+def make(self: RunFolder,
+    name: str, # of the stage
+    make, # function without arguments that writes the files
+    files, # names of the files, in the run folder
+    **known, # fingerprint and inputs, recorded with it
+):
+    "Make a stage, and record it."
+    start = time.time()
+    with working_in(self.path): make()
+    contents = {f: content_of(self.path/f) for f in files}
+    missing = [f for f, content in contents.items() if not content]
+    if missing: raise RuntimeError(f'stage {name} did not write {missing[0]}')
+    seconds = time.time() - start
+    known |= dict(made=time.strftime('%Y-%m-%d %H:%M:%S'), seconds=round(seconds, 1), contents=contents)
+    self.record['stages'][name] = known | dict(versions=self.asked['versions'])
+    print(f'{name}: made in {seconds:.0f} s')
+
+# %% ../nbs/56_folders.ipynb #204042df
+@patch
+def damaged(self: RunFolder, name) -> list: # of files
+    "Results of a stage that are not as they were written, or not there."
+    contents = self.record['stages'].get(name, {}).get('contents', {})
+    return [f for f, content in contents.items() if content_of(self.path/f) != content]
+
+# %% ../nbs/56_folders.ipynb #402119cd
+@patch
+def otherwise(self: RunFolder, name) -> str: # '' where nothing differs
+    "Versions of packages that a stage was made with and that are others today."
+    old, new = self.record['stages'][name].get('versions', {}), self.asked['versions']
+    apart = [f'{k} {v} (now {new.get(k)})' for k, v in old.items() if k != 'git' and new.get(k) != v]
+    return ' with ' + ', '.join(apart) if apart else ''
+
+# %% ../nbs/56_folders.ipynb #a01f3689
+@patch
+def stage(self: RunFolder,
+    name: str, # of the stage
+    make, # function without arguments that writes the files
+    files, # names of the files it writes, in the run folder
+    modules, # chapters it uses; an edit of one makes the result stale
+    **inputs, # everything else it depends on: parameters, fingerprints of data and of earlier stages
+) -> str: # fingerprint of the stage, for those that build on it
+    "Make the files of a stage, unless they are there and nothing they depend on has changed."
+    own = fingerprint(name, list(files), inputs, fingerprint_code(*modules))
+    known, broken = self.record['stages'].get(name, {}), self.damaged(name)
+    for f in broken: print(f'{name}: {f} is not as it was written, made again')
+    if known.get('fingerprint') != own or 'made' not in known or broken:
+        self.record['stages'].pop(name, None)
+        self.save()
+        self.make(name, make, files, fingerprint=own, inputs=inputs)
+    else: print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}, not made again')
+    self.note()
+    return own
 
 # %% ../nbs/56_folders.ipynb #56d00002
 APART = dict(data='on other images or fixations', phase1='on another phase 1',
@@ -259,6 +271,16 @@ def told_apart(
 
 # %% ../nbs/56_folders.ipynb #56f00007
 @patch
+def holds(self: RunFolder,
+    name: str, # of a stage that trains, and of its folder
+) -> bool: # a model, or a training that was interrupted after an epoch or more
+    "Whether there is something to be lost."
+    known = self.record['stages'].get(name, {})
+    best, last = ((self.path/name/file).exists() for file in ('best.safetensors', 'last.ckpt'))
+    return last or best and ('made' in known or not known) # before the first epoch it is an untrained one
+
+# %% ../nbs/56_folders.ipynb #011c6e5c
+@patch
 def guard(self: RunFolder,
     name: str, # of a stage that trains, and of its folder
     asked: dict, # option -> value
@@ -272,44 +294,7 @@ def guard(self: RunFolder,
                          'to use it (saliency-nb COMMAND RUN), --retrain makes it again, or choose '
                          'another --out.')
 
-@patch
-def holds(self: RunFolder,
-    name: str, # of a stage that trains, and of its folder
-) -> bool: # a model, or a training that was interrupted after an epoch or more
-    "Whether there is something to be lost."
-    known = self.record['stages'].get(name, {})
-    best, last = ((self.path/name/file).exists() for file in ('best.safetensors', 'last.ckpt'))
-    return last or best and ('made' in known or not known) # before the first epoch it is an untrained one
-
 # %% ../nbs/56_folders.ipynb #56f00009
-@patch
-def trained(self: RunFolder,
-    name: str, # of the stage, and of its folder
-    make, # function without arguments that trains
-    files, # names of the files it writes, in the run folder
-    modules, # chapters it uses
-    **inputs, # option -> value, and fingerprints of data: everything it depends on
-) -> str: # fingerprint of the stage, for those that build on it
-    "Train a model, go on with its training, or find it trained."
-    self.guard(name, inputs)
-    own = fingerprint(name, list(files), inputs, fingerprint_code(*modules))
-    broken = self.damaged(name)
-    if broken and not self.retrain:
-        raise DataError(f'{self.path/broken[0]}: is not as it was written, or not there; bring it back, '
-                        'or --retrain makes it again.')
-    known = self.record['stages'].get(name, {})
-    code = known.get('fingerprint') == own or not self.retrain # of an edit only where asked for
-    same = code and not told_apart(known.get('inputs', {}), inputs)
-    if 'made' in known and same and not broken:
-        earlier = '' if known['fingerprint'] == own else ', with an earlier version of the code'
-        print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}{earlier}, not made again')
-    else:
-        if same and (self.path/name/'last.ckpt').exists(): print(f'{name}: goes on from its last checkpoint')
-        self.begin(name, inputs)
-        self.make(name, make, files, fingerprint=own, inputs=inputs)
-    self.note()
-    return self.record['stages'][name]['fingerprint']
-
 @patch
 def begin(self: RunFolder,
     name: str, # of a stage that trains, and of its folder
@@ -321,6 +306,53 @@ def begin(self: RunFolder,
         if self.retrain and finished: (self.path/name/file).unlink(missing_ok=True)
     self.record['stages'][name] = dict(inputs=inputs, begun=time.strftime('%Y-%m-%d %H:%M:%S'))
     self.note()
+
+# %% ../nbs/56_folders.ipynb #1cf6df00
+@patch
+def require_whole(self: RunFolder,
+    name: str, # of a stage that trains, and of its folder
+):
+    "Raise `DataError` where a model is not as it was written, unless it may be made again."
+    broken = self.damaged(name)
+    if broken and not self.retrain:
+        raise DataError(f'{self.path/broken[0]}: is not as it was written, or not there; bring it back, '
+                        'or --retrain makes it again.')
+
+# %% ../nbs/56_folders.ipynb #d2b5c7fc
+@patch
+def is_same(self: RunFolder,
+    name: str, # of a stage that trains
+    own: str, # fingerprint that it would have today
+    inputs: dict, # option -> value
+) -> bool:
+    "Whether a training that is recorded is the one that is asked for."
+    known = self.record['stages'].get(name, {})
+    code = known.get('fingerprint') == own or not self.retrain
+    return code and not told_apart(known.get('inputs', {}), inputs)
+
+# %% ../nbs/56_folders.ipynb #359acc65
+@patch
+def trained(self: RunFolder,
+    name: str, # of the stage, and of its folder
+    make, # function without arguments that trains
+    files, # names of the files it writes, in the run folder
+    modules, # chapters it uses
+    **inputs, # option -> value, and fingerprints of data: everything it depends on
+) -> str: # fingerprint of the stage, for those that build on it
+    "Train a model, go on with its training, or find it trained."
+    self.guard(name, inputs)
+    self.require_whole(name)
+    own = fingerprint(name, list(files), inputs, fingerprint_code(*modules))
+    known, same = self.record['stages'].get(name, {}), self.is_same(name, own, inputs)
+    if 'made' in known and same and not self.damaged(name):
+        earlier = '' if known['fingerprint'] == own else ', with an earlier version of the code'
+        print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}{earlier}, not made again')
+    else:
+        if same and (self.path/name/'last.ckpt').exists(): print(f'{name}: goes on from its last checkpoint')
+        self.begin(name, inputs)
+        self.make(name, make, files, fingerprint=own, inputs=inputs)
+    self.note()
+    return self.record['stages'][name]['fingerprint']
 
 # %% ../nbs/56_folders.ipynb #b066bedd
 def whole_notebook(

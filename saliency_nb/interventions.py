@@ -26,6 +26,7 @@ def require_semantic(alignment, semantic):
     known = ', '.join(map(str, alignment.semantic.values))
     raise ParameterError(f"semantic '{semantic}': the dissection has {known}.")
 
+# %% ../nbs/43_interventions.ipynb #1d0f07a6
 def bases_of(
     alignment: xr.Dataset, # from `dissect`
     semantic: str, # name
@@ -69,15 +70,17 @@ def bases_off(
     seed: int, # of the draws
 ) -> dict: # semantic -> (1 + draws, N), 1: switched off; the first row: its own
     "Which bases are switched off: those of each semantic, and random ones of the same |weight|."
-    g, w, off = rng(seed, 'switch'), alignment.weight.values, {}
+    g, w = rng(seed, 'switch'), alignment.weight.values
     if len(w) - top < top:
         raise ParameterError(f'top = {top}: of {len(w)} bases fewer than that are left to compare with.')
+    off = {}
     for s in alignment.semantic.values:
         own = bases_of(alignment, s, top)
         sets = [own, *(matched_bases(w, own, g) for _ in range(draws))]
         off[s] = np.eye(len(w))[np.array(sets)].sum(1)
     return off
 
+# %% ../nbs/43_interventions.ipynb #d7bb497a
 def summed_up(changes):
     "Changes by a semantic's own bases (first column) and by random ones, over its images."
     mean = np.mean(changes, 0)
@@ -124,7 +127,7 @@ def visible(
     "Pixels where a part is seen."
     seen = np.zeros(scene['size'], bool)
     for i, part, _, mask in drawn_parts(scene):
-        x, y, w, h = part['box']
+        (x, y), (w, h) = part['box'][:2], part['box'][2:]
         if i >= index: seen[y:y + h, x:x + w][mask] = i == index
     return seen
 
@@ -135,7 +138,8 @@ def edits(
 ): # yields index of the part, semantic, kind of edit, edited scene
     "Every single change: a thing left out, a background replaced by one not there, an attribute dropped."
     parts = scene['parts']
-    others = [s for s in STUFF if s not in [p['name'] for p in parts]]
+    there = {p['name'] for p in parts}
+    others = [s for s in STUFF if s not in there]
     for i, part in enumerate(parts):
         def with_part(*new, i=i): return scene | dict(parts=[*parts[:i], *new, *parts[i + 1:]])
         if part['name'] in THINGS: yield i, part['name'], 'left out', with_part()
@@ -168,6 +172,7 @@ def logits_of(
     given = given.to(model.bases.weight.device)
     with torch.no_grad(): return model.eval().logits(given).double().cpu().numpy()
 
+# %% ../nbs/43_interventions.ipynb #e4874ff2
 def measured_edit(changed, where) -> dict: # measured, elsewhere
     "What the logit loses where a part was seen, and how much it changes elsewhere."
     inside = mask_coverage(where, changed.shape).astype(float)
@@ -186,7 +191,8 @@ def intervene(
     rows = []
     for image, scene in scenes.items():
         todo, before = list(edits(scene, rng(seed, 'edits', image))), scene_masks(scene)
-        logits = logits_of(model, [render(s) for s in (scene, *(e[3] for e in todo))], size)
+        drawn = [scene, *(edited for *_, edited in todo)]
+        logits = logits_of(model, [render(s) for s in drawn], size)
         for (i, semantic, kind, edited), changed in zip(todo, logits[0] - logits[1:]):
             where = visible(scene, i)
             if not where.any(): continue
@@ -213,6 +219,7 @@ def spearman(a, b):
     both = pd.concat([a, b], axis=1, join='inner').dropna()
     return spearmanr(both.iloc[:, 0], both.iloc[:, 1]).statistic
 
+# %% ../nbs/43_interventions.ipynb #9ad019cb
 def intervention_agreement(
     table: pd.DataFrame, # from `intervene`
     effects: pd.DataFrame, # index: semantic; a column per contribution

@@ -10,15 +10,14 @@ import json, os, pickle, subprocess, sys, threading
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from . import core
 from .core import DataError, existing_file
 
 # %% ../nbs/10_matlab.ipynb #10a70013
 class Guarded:
     "A process that reads files, started when it is needed, and again where a file has ended it."
-    def __init__(self,
-        seconds: int = 300, # for a file
-    ):
+    def __init__(self, seconds: int = 300): # for a file
         self.seconds = seconds
         self.forget()
         os.register_at_fork(after_in_child=self.forget) # what was forked must not read its parent's answers
@@ -31,26 +30,28 @@ class Guarded:
         command = [sys.executable, '-P', program, str(self.seconds)]
         self.process = subprocess.Popen(command, start_new_session=True, **pipes)
 
-    def __call__(self,
-        *question: str, # name of a function of the chapter before, path of a file, what else it takes
-    ) -> tuple: # what it gives, or None; what is wrong with the file, or None
-        "The answer to a question."
-        with self.lock:
-            if self.process is None or self.process.poll() is not None: self.start()
-            try:
-                self.process.stdin.write(json.dumps(question).encode() + b'\n')
-                self.process.stdin.flush()
-                return pickle.load(self.process.stdout)
-            except (EOFError, OSError, pickle.UnpicklingError):
-                self.end()
-                return None, 'its reader crashed, or did not end'
-            except BaseException: # Ctrl-C: its answer must not be taken for that to the next question
-                self.end()
-                raise
-
     def end(self):
         self.process.kill()
         self.process.wait()
+
+# %% ../nbs/10_matlab.ipynb #7456d7cc
+@patch
+def __call__(self: Guarded,
+    *question: str, # name of a function of the chapter before, path of a file, what else it takes
+) -> tuple: # what it gives, or None; what is wrong with the file, or None
+    "The answer to a question."
+    with self.lock:
+        if self.process is None or self.process.poll() is not None: self.start()
+        try:
+            self.process.stdin.write(json.dumps(question).encode() + b'\n')
+            self.process.stdin.flush()
+            return pickle.load(self.process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self.end()
+            return None, 'its reader crashed, or did not end'
+        except BaseException: # Ctrl-C
+            self.end()
+            raise
 
 guarded = Guarded()
 

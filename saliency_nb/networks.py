@@ -73,8 +73,8 @@ def original_model(
     model = build_model(**network_shape(p), phase=0).eval()
     if hasattr(model.host, 'trained_readout'): return model
     raise ParameterError(f"{p.plugin}: host '{p.model}' has no `trained_readout()`, so nothing is known of "
-                         'how its features make saliency; add a method that gives its last layers, as they were '
-                         'trained.')
+                         'how its features make saliency; add a method that gives its last layers, as they '
+                         'were trained.')
 
 # %% ../nbs/56_networks.ipynb #f12378fc
 def show_noise(p, shape):

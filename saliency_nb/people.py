@@ -90,8 +90,8 @@ def count_objects(
     total = sum(own for _, _, own in maps)
     found = [object_rows(regions, i, counts, total - own, depth) for i, counts, own in maps]
     owner = np.repeat(np.arange(len(maps)), [len(cells) for _, cells, _ in found])
-    design, cells, counts = (np.concatenate(v) for v in zip(*found))
-    return ObjectCounts([i for i, *_ in maps], list(regions.semantics), owner, design, cells, counts, crossed)
+    parts = [np.concatenate(v) for v in zip(*found)] # design, cells, counts
+    return ObjectCounts([i for i, *_ in maps], list(regions.semantics), owner, *parts, crossed)
 
 # %% ../nbs/42_people.ipynb #b2b80006
 def starts(
@@ -255,9 +255,9 @@ def effect_intervals(
 ) -> pd.DataFrame: # index: semantic; effect, low, high: nats; p_value
     "Effects with intervals over images, and over observers where they can be resampled."
     effect, error = fit.effect.values, np.sqrt(sum(variances(fit.influence.values, fit)))
-    low, high, p = student_interval(effect, error, least_freedom(fit, counted(fit)))
+    interval = student_interval(effect, error, least_freedom(fit, counted(fit)))
     names = pd.Index(fit.semantic.values, name='semantic')
-    return pd.DataFrame(dict(effect=effect, low=low, high=high, p_value=p), names)
+    return pd.DataFrame(dict(zip(('effect', 'low', 'high', 'p_value'), (effect, *interval))), names)
 
 # %% ../nbs/42_people.ipynb #3e64a0cb
 OBSERVERS = 5 # fewer are not resampled
@@ -340,7 +340,7 @@ def lost_bits(
     has = np.add.reduceat(data.design[:, :C], first) > 0
     made = np.add.reduceat(data.counts.sum(1), first)[:, None] * has
     mean = mean_effect(np.where(has, lost, 0.).T, made.T, data.semantics)
-    low, high, _ = effect_interval(mean)
+    low, high = effect_interval(mean)[:2]
     bits = mean.effect.where(mean['count'] > 0).values
     names = pd.Index(data.semantics, name='semantic')
     return pd.DataFrame(dict(bits=bits, bits_low=low, bits_high=high), names)
@@ -358,9 +358,9 @@ def differences(
     separating = np.minimum(counted(people), counted(model))
     difference = model.effect.values - people.effect.values
     error = np.sqrt(sum(variances(change, people)))
-    low, high, p = student_interval(difference, error, least_freedom(people, separating))
-    names = pd.Index(people.semantic.values, name='semantic')
-    return pd.DataFrame(dict(difference=difference, low=low, high=high, q_value=q_values(p)), names)
+    *interval, p = student_interval(difference, error, least_freedom(people, separating))
+    columns = dict(zip(('difference', 'low', 'high'), (difference, *interval))) | dict(q_value=q_values(p))
+    return pd.DataFrame(columns, pd.Index(people.semantic.values, name='semantic'))
 
 # %% ../nbs/42_people.ipynb #e37d6743
 def beside_people(
@@ -480,7 +480,8 @@ def closer_to_people(
     known = people.semantic.values[np.isfinite(people.effect.values)]
     names = [s for s in known if s in alignment.semantic.values and s in adjustment.semantic.values]
     check_names(names, 'names in common')
-    people, alignment, adjustment = (d.sel(semantic=names) for d in (people, alignment, adjustment))
+    people = people.sel(semantic=names)
+    alignment, adjustment = (d.sel(semantic=names) for d in (alignment, adjustment))
     draws = fold_draws(alignment.sizes['fold'], replicates, seed)
     truth = people.effect.values, resampled(by_folds(people, draws.shape[1]), draws)
     found = rankings(alignment, adjustment, min(top, len(names)), draws)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NOT_UNDERSTOOD', 'NOT_AN_IMAGE', 'MEAN', 'STD', 'or_strict', 'understood', 'files_by_id', 'image_files',
-           'without_image', 'decoded', 'image_size', 'load_map', 'map_points', 'picture_points', 'eight_bit',
-           'load_rgb', 'resized_to', 'normalised', 'read_image']
+           'without_image', 'decoded', 'image_size', 'load_map', 'official_density', 'map_points', 'picture_points',
+           'eight_bit', 'load_rgb', 'resized_to', 'normalised', 'read_image']
 
 # %% ../nbs/10_pictures.ipynb #273d66d5
 from contextlib import contextmanager
@@ -121,6 +121,21 @@ def load_map(
     if clear: refuse(f'is transparent in part, {unknown} it in grey without transparency')
     if np.isfinite(grey).all() and grey.min() >= 0: return grey
     refuse('holds values below 0 or that are no numbers; write it again')
+
+# %% ../nbs/10_pictures.ipynb #c1495510
+def official_density(
+    path, # map of a data set
+    frame: tuple[int, int], # (height, width) of its image, px
+) -> np.ndarray: # (H, W) float32, not normalised, in the map's own size
+    "Decode an official density; raises `DataError` where it is empty or of other proportions than its image."
+    found = load_map(path)
+    (h, w), (height, width) = found.shape, frame
+    if abs(h * width - w * height) > max(h * width, w * height) * .01 + max(height, width):
+        raise DataError(f'{path}: the density is {h} x {w} px, which are not the proportions of its image of '
+                        f'{height} x {width} px; fetch it again.', 'map of another size')
+    if found.any(): return found
+    raise DataError(f'{path}: the density is zero everywhere; remove it, and the fixations are blurred '
+                    'instead.', 'empty map')
 
 # %% ../nbs/10_pictures.ipynb #29962623
 def map_points(

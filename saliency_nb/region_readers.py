@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOSSY', 'INSTEAD', 'COCO_KEYS', 'READERS', 'KNOWN', 'vg_entries', 'vg_number', 'vg_attributes', 'vg_files',
-           'vg_parts', 'with_attributes', 'read_vg', 'no_id', 'vg_regions', 'attribute_masks', 'object_parts',
-           'osie_objects', 'osie_entries', 'entry_masks', 'stored_pixels', 'mask_pixels', 'cut_out', 'load_mask',
+           'with_attributes', 'vg_parts', 'no_id', 'read_vg', 'vg_regions', 'object_parts', 'attribute_masks',
+           'osie_entries', 'entry_masks', 'osie_objects', 'stored_pixels', 'mask_pixels', 'cut_out', 'load_mask',
            'fitting_mask', 'MaskRegions', 'mask_files', 'note_nameless', 'mask_regions', 'annotation_layout',
-           'json_signs', 'json_layout', 'known_layout', 'layout_of', 'osie_attributes', 'region_layouts', 'no_regions',
-           'images_above', 'read_regions', 'graph_options']
+           'json_signs', 'known_layout', 'json_layout', 'layout_of', 'osie_attributes', 'region_layouts', 'no_regions',
+           'images_above', 'the_layout', 'read_regions', 'graph_options']
 
 # %% ../nbs/52_region_readers.ipynb #3b7b6016
 from functools import lru_cache, partial
@@ -35,9 +35,11 @@ def vg_entries(
         key = item.get('image_id', item.get('id')) if isinstance(item, dict) else None
         yield None if key is None else image_id(key), item
 
+# %% ../nbs/52_region_readers.ipynb #d020c635
 def vg_number(o: dict) -> int: # number of an object
     return o.get('object_id', o.get('id'))
 
+# %% ../nbs/52_region_readers.ipynb #7a3f10ca
 def vg_attributes(
     path, # attributes.json
     wanted, # image ids
@@ -61,6 +63,11 @@ def vg_files(
     objects, attributes = (files.get(name, root/name) for name in ('objects.json', 'attributes.json'))
     return objects, data, attributes
 
+# %% ../nbs/52_region_readers.ipynb #26a6d0e8
+def with_attributes(o, image, described): # the object with its attributes
+    return o | dict(attributes=described.get((image, vg_number(o)))) if isinstance(o, dict) else o
+
+# %% ../nbs/52_region_readers.ipynb #5a6cd62c
 def vg_parts(path, item, image, described) -> list: # objects, with the attributes of another file
     "The objects of an entry; raises `DataError` where it has no list of them."
     objects = item.get('objects')
@@ -70,10 +77,10 @@ def vg_parts(path, item, image, described) -> list: # objects, with the attribut
     if described is None: return objects
     return [with_attributes(o, image, described) for o in objects]
 
-def with_attributes(o, image, described): # the object with its attributes
-    return o | dict(attributes=described.get((image, vg_number(o)))) if isinstance(o, dict) else o
-
 # %% ../nbs/52_region_readers.ipynb #95a94036
+def no_id(path, n): return f"{path}: entry {n} has no image_id; it is not in Visual Genome's format."
+
+# %% ../nbs/52_region_readers.ipynb #451d547b
 def read_vg(
     graphs: SceneGraphs, # that receives them
     path, # of the objects
@@ -91,8 +98,6 @@ def read_vg(
         for n, (image, item) in enumerate(vg_entries(path)):
             if image is not None: graphs.add(image, partial(parts, image, item))
             else: graphs.problems.add(no_id(path, n), '', 'unreadable regions')
-
-def no_id(path, n): return f"{path}: entry {n} has no image_id; it is not in Visual Genome's format."
 
 # %% ../nbs/52_region_readers.ipynb #07dae0b3
 def vg_regions(
@@ -113,6 +118,14 @@ def vg_regions(
     return regions
 
 # %% ../nbs/52_region_readers.ipynb #d878edc9
+def object_parts(o, n) -> tuple: # (H, W) map, (n,) features; raises `ValueError` where it has others
+    "The parts of an object of OSIE."
+    mask, features = np.asarray(o.map), np.atleast_1d(np.asarray(o.features, float)).ravel()
+    if mask.shape != OSIE_FRAME: raise ValueError(f'a map of shape {mask.shape} in place of {OSIE_FRAME}')
+    if len(features) != n: raise ValueError(f'{len(features)} features of an object in place of {n}')
+    return mask, features
+
+# %% ../nbs/52_region_readers.ipynb #0a3cbed1
 def attribute_masks(
     objects, # structs with `map` and `features`
     names: list, # of the attributes, in the order of `features`
@@ -126,12 +139,30 @@ def attribute_masks(
         for k in np.flatnonzero(features > 0): parts.setdefault(names[k], []).append(packed)
     return [(name, rle.merge(parts[name])) for name in sorted(parts)]
 
-def object_parts(o, n) -> tuple: # (H, W) map, (n,) features; raises `ValueError` where it has others
-    "The parts of an object of OSIE."
-    mask, features = np.asarray(o.map), np.atleast_1d(np.asarray(o.features, float)).ravel()
-    if mask.shape != OSIE_FRAME: raise ValueError(f'a map of shape {mask.shape} in place of {OSIE_FRAME}')
-    if len(features) != n: raise ValueError(f'{len(features)} features of an object in place of {n}')
-    return mask, features
+# %% ../nbs/52_region_readers.ipynb #50fa4e31
+def osie_entries(
+    path, # attrs.mat
+) -> tuple: # names of the attributes; image id -> list of its objects, one for each time it is there
+    "What OSIE's file of attributes holds; raises `DataError` where it is of another layout."
+    mat = read_mat(existing_file(path, "OSIE's attributes"))
+    for key in ('attrs', 'attrNames'):
+        if key in mat: continue
+        raise DataError(f"{path}: holds no variable '{key}'; it is not OSIE's file of attributes.",
+                        'unreadable regions')
+    entries = {}
+    with understood(path, "OSIE's objects", 'unreadable regions'):
+        names = [canonical(n) for n in np.atleast_1d(mat['attrNames']).ravel()]
+        for entry in np.atleast_1d(mat.pop('attrs')).ravel():
+            entries.setdefault(image_id(entry.img), []).append(entry.objs)
+    return names, entries
+
+# %% ../nbs/52_region_readers.ipynb #8dcd9c04
+def entry_masks(entries, image, names, path) -> list: # as `attribute_masks`
+    "The masks of an image, whose objects are let go; raises `DataError` where it is there twice."
+    if len(entries[image]) > 1:
+        raise DataError(f'{path}: holds image {image} twice; fetch OSIE again.', 'same id twice')
+    with understood(path, f'the objects of image {image}', 'unreadable regions'):
+        return attribute_masks(entries[image].pop(), names)
 
 # %% ../nbs/52_region_readers.ipynb #7a8ca2d2
 def osie_objects(
@@ -156,30 +187,6 @@ def osie_objects(
     note_unmatched(regions, entries, images, path)
     return regions if problems is None else regions.checked(problems)
 
-# %% ../nbs/52_region_readers.ipynb #50fa4e31
-def osie_entries(
-    path, # attrs.mat
-) -> tuple: # names of the attributes; image id -> list of its objects, one for each time it is there
-    "What OSIE's file of attributes holds; raises `DataError` where it is of another layout."
-    mat = read_mat(existing_file(path, "OSIE's attributes"))
-    for key in ('attrs', 'attrNames'):
-        if key in mat: continue
-        raise DataError(f"{path}: holds no variable '{key}'; it is not OSIE's file of attributes.",
-                        'unreadable regions')
-    entries = {}
-    with understood(path, "OSIE's objects", 'unreadable regions'):
-        names = [canonical(n) for n in np.atleast_1d(mat['attrNames']).ravel()]
-        for entry in np.atleast_1d(mat.pop('attrs')).ravel():
-            entries.setdefault(image_id(entry.img), []).append(entry.objs)
-    return names, entries
-
-def entry_masks(entries, image, names, path) -> list: # as `attribute_masks`
-    "The masks of an image, whose objects are let go; raises `DataError` where it is there twice."
-    if len(entries[image]) > 1:
-        raise DataError(f'{path}: holds image {image} twice; fetch OSIE again.', 'same id twice')
-    with understood(path, f'the objects of image {image}', 'unreadable regions'):
-        return attribute_masks(entries[image].pop(), names)
-
 # %% ../nbs/52_region_readers.ipynb #06a02d5b
 LOSSY = {'JPEG', 'MPO', 'WEBP'} # formats that change pixels
 
@@ -203,8 +210,9 @@ def mask_pixels(
     path, # image file
 ) -> tuple: # (H, W, C) colours, (H, W) opacity in [0, 1] or None, whether the format changes pixels
     "Colours and opacity of a mask; raises `DataError` where it is missing or broken, or holds no numbers."
-    pixels, clear, lossy = stored_pixels(path)
-    pixels = np.atleast_3d(pixels)
+    stored, *form = stored_pixels(path)
+    clear, lossy = form
+    pixels = np.atleast_3d(stored)
     if pixels.dtype.kind == 'f' and not np.isfinite(pixels).all():
         raise DataError(f'{path}: holds something that is no number; write the mask again, 0 outside the '
                         'region.', 'unreadable regions')
@@ -224,7 +232,8 @@ def load_mask(
     path, # image file, something on nothing
 ) -> np.ndarray: # (H, W) bool
     "The region in a picture; raises `DataError` where it is broken, empty, or not to be told from the rest."
-    colours, opacity, lossy = mask_pixels(path)
+    colours, *form = mask_pixels(path)
+    opacity, lossy = form
     on = (colours >= 128).any(-1) if lossy else (colours > 0).any(-1)
     if opacity is not None and opacity.min() < opacity.max(): on = cut_out(on, opacity >= .5, path)
     if on.any(): return on
@@ -343,15 +352,6 @@ def json_signs(
         if graphs == most: yield ''
 
 # %% ../nbs/52_region_readers.ipynb #c21503a4
-COCO_KEYS = {'images', 'annotations', 'categories'}
-
-def json_layout(
-    path, # JSON file
-) -> str: # 'coco', 'gqa' or 'vg'; else what it holds instead; '' where that is not known
-    "Layout of a JSON file, by its content as far as that is needed."
-    path = Path(path)
-    return known_layout(path, path.stat().st_mtime_ns, path.stat().st_size)
-
 @lru_cache
 def known_layout(
     path: Path, # JSON file
@@ -365,6 +365,16 @@ def known_layout(
         if found is not None: return found
     except (ijson.JSONError, UnicodeError): telling = COCO_KEYS # a broken file: its reader will say so
     return 'coco' if seen & telling else ''
+
+# %% ../nbs/52_region_readers.ipynb #b7932cca
+COCO_KEYS = {'images', 'annotations', 'categories'}
+
+def json_layout(
+    path, # JSON file
+) -> str: # 'coco', 'gqa' or 'vg'; else what it holds instead; '' where that is not known
+    "Layout of a JSON file, by its content as far as that is needed."
+    path = Path(path)
+    return known_layout(path, path.stat().st_mtime_ns, path.stat().st_size)
 
 # %% ../nbs/52_region_readers.ipynb #d1036251
 READERS = dict(gqa=gqa_regions, vg=vg_regions, coco=coco_regions, masks=mask_regions)
@@ -423,6 +433,17 @@ def images_above(root: Path) -> Path: # folder
                     'regions without image')
 
 # %% ../nbs/52_region_readers.ipynb #63447d2c
+def the_layout(
+    root: Path, # folder or file
+) -> tuple: # layout, path
+    "What is read; raises `DataError` where nothing is known, or several things are."
+    found = region_layouts(root) if root.exists() else []
+    if not found: raise DataError(no_regions(root), 'unreadable regions')
+    if len(found) == 1: return found[0]
+    several = ', '.join(str(p) for _, p in found)
+    raise DataError(f'{root}: holds several sets of regions; give one of {several}.', 'unreadable regions')
+
+# %% ../nbs/52_region_readers.ipynb #d4162f42
 def read_regions(
     root, # folder or file of a known layout
     images=None, # folder of images; None: `images` (OSIE: `stimuli`) in the folder or above it
@@ -430,13 +451,7 @@ def read_regions(
 ) -> Regions: # as the reader gives them
     "Regions of any known layout; raises `DataError` where it is none, or several."
     root = Path(root)
-    found = region_layouts(root) if root.exists() else []
-    if not found: raise DataError(no_regions(root), 'unreadable regions')
-    if len(found) > 1:
-        several = ', '.join(str(p) for _, p in found)
-        raise DataError(f"{root}: holds several sets of regions; give one of {several}.",
-                        'unreadable regions')
-    kind, path = found[0]
+    kind, path = the_layout(root)
     if kind != 'osie': return READERS[kind](path, images or images_above(root), **options)
     return (osie_regions if path.is_dir() else osie_objects)(path, images or root/'stimuli', **options)
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['KERNEL', 'KERNELS', 'MARKS', 'WIDGET', 'OF_THE_SYSTEM', 'HERE_ONLY', 'UNNAMED', 'own_kernel', 'literal_path',
            'without_cells', 'connection', 'escaped_markdown', 'page_exporter', 'alternative_texts', 'html_report',
-           'of_kernel', 'execute', 'run', 'opened', 'prepared', 'family_of', 'results_of', 'family_summary']
+           'of_kernel', 'execute', 'run', 'opened', 'prepared', 'require_alike', 'family_of', 'results_of',
+           'family_summary']
 
 # %% ../nbs/57_runs.ipynb #e8a24e43
 import os, re, shutil, sys
@@ -60,6 +61,7 @@ def without_cells(
     nb.cells = [c for c in nb.cells if not set(tags) & set(c.metadata.get('tags', ()))]
     return nb
 
+# %% ../nbs/57_runs.ipynb #6a132517
 def connection(
     notebook: Path, # to execute
 ) -> Config: # of Jupyter
@@ -155,11 +157,12 @@ def execute(
     except (PapermillExecutionError, DeadKernelError) as e: raise of_kernel(e, notebook) from None
     return html_report(notebook)
 
-# %% ../nbs/57_runs.ipynb #b84b69e8
+# %% ../nbs/57_runs.ipynb #600150b6
 UNNAMED = ('{data} holds no named regions (data/README.md), so nothing is said about things and their bases: '
            'the model is trained and scored, and a map for each scored image is written. For the rest, name '
            'things or give a probe (--probe).')
 
+# %% ../nbs/57_runs.ipynb #b84b69e8
 def run(
     model: str = 'dinet', # registered host
     data = 'data/world', # folder of a data set
@@ -210,6 +213,20 @@ def prepared(
     return notebook
 
 # %% ../nbs/57_runs.ipynb #56a00002
+def require_alike(
+    folder, # of a family
+    runs: list, # folders of its runs
+):
+    "Raise `DataError` where runs differ in more than their seeds."
+    known = [record_of(r)['parameters'] for r in runs]
+    for run, other in zip(runs, known):
+        apart = [k for k in known[0] if k not in ('seed', 'out', 'data') and other.get(k) != known[0][k]]
+        if not apart: continue
+        raise DataError(f'{folder}: {runs[0].name} and {run.name} differ in {", ".join(apart)}, so they '
+                        'are no family; make them again with the same parameters, or give each family a '
+                        'folder of its own.')
+
+# %% ../nbs/57_runs.ipynb #64d36880
 def family_of(
     folder, # of a run, or of a family: one folder seed_0, seed_1, ... for each of its runs
 ) -> list: # folders of the runs, in the order of their seeds
@@ -221,13 +238,7 @@ def family_of(
         raise DataError(f'{folder}: holds a run and a family ({runs[0].name}, ...); give each a folder of '
                         'its own.')
     runs = sorted(runs, key=lambda f: int(f.name[5:]))
-    known = [record_of(r)['parameters'] for r in runs]
-    for run, other in zip(runs, known):
-        apart = [k for k in known[0] if k not in ('seed', 'out', 'data') and other.get(k) != known[0][k]]
-        if not apart: continue
-        raise DataError(f'{folder}: {runs[0].name} and {run.name} differ in {", ".join(apart)}, so they '
-                        'are no family; make them again with the same parameters, or give each family a '
-                        'folder of its own.')
+    require_alike(folder, runs)
     return runs
 
 # %% ../nbs/57_runs.ipynb #a4b3e8f3

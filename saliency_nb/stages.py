@@ -29,7 +29,7 @@ from .people import (agreement_with_people, beside_people, count_objects, fit_co
 from .folders import held
 from .inputs import same_pictures
 from .networks import host_options
-from .phases import CHAPTERS, ModelStages
+from .phases import CHAPTERS, ModelStages, require_regions
 
 # %% ../nbs/56_stages.ipynb #6883617c
 DISSECTED = (*CHAPTERS, 'thresholds', 'vocabulary', 'outlines', 'regions', 'scene_graphs', 'coco',
@@ -104,22 +104,11 @@ def maps(self: Analysis) -> Path: # the folder
 @patch
 def named(self: Analysis) -> str: # fingerprint
     "Hash of the named regions, their images and the tables of names: what a dissection depends on, too."
-    self.need_regions()
+    require_regions(self.found, self.p.data)
     regions = self.found.regions
     return fingerprint(regions.fingerprint(), fingerprint_files([*regions.images.values(), *table_files()]))
 
 # %% ../nbs/56_stages.ipynb #380702d1
-@patch
-def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
-    "thresholds.nc and usual.nc, from the training images."
-    files = ['thresholds.nc', 'usual.nc']
-    def make():
-        made = self.references(self.models()['phase 2'])
-        for file, found in zip(files, made): write_arrays(found, self.run/file)
-    inputs = dict(phase2=self.phase2(), data=self.learned, quantile=self.p.quantile, size=self.size)
-    self.stage('thresholds', self.resumably(make), files, (*CHAPTERS, 'thresholds'), **inputs)
-    return read_arrays(self.run/'thresholds.nc', single=True)
-
 @patch
 def references(self: Analysis,
     model, # in phase 2
@@ -141,20 +130,17 @@ def resumably(self: Analysis, make): # a function like `make`
         shutil.rmtree(partial, ignore_errors=True)
     return whole
 
-# %% ../nbs/56_stages.ipynb #01b403d2
+# %% ../nbs/56_stages.ipynb #c3e5aa39
 @patch
-def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
-    "alignment.nc, and adjusted.nc from the same pass."
-    self.need_regions()
-    thresholds, calibration = self.thresholds(), self.calibration()
-    files, tau = ['alignment.nc', 'adjusted.nc'], calibration['network']['tau']
+def thresholds(self: Analysis) -> xr.DataArray: # (basis,)
+    "thresholds.nc and usual.nc, from the training images."
+    files = ['thresholds.nc', 'usual.nc']
     def make():
-        usual = read_arrays(self.run/'usual.nc')
-        self.pass_over(self.models()['phase 2'], (thresholds, usual), tau, *files)
-    made = {k: self.made[k] for k in ('thresholds', 'calibration')}
-    known = dict(data=self.learned, regions=self.named())
-    self.stage('dissection', self.resumably(make), files, DISSECTED, **made, **known)
-    return read_arrays(self.run/'alignment.nc')
+        made = self.references(self.models()['phase 2'])
+        for file, found in zip(files, made): write_arrays(found, self.run/file)
+    inputs = dict(phase2=self.phase2(), data=self.learned, quantile=self.p.quantile, size=self.size)
+    self.stage('thresholds', self.resumably(make), files, (*CHAPTERS, 'thresholds'), **inputs)
+    return read_arrays(self.run/'thresholds.nc', single=True)
 
 # %% ../nbs/56_stages.ipynb #4fd40021
 @patch
@@ -177,13 +163,22 @@ def pass_over(self: Analysis,
     except ParameterError as e: adjusted = xr.Dataset(attrs=dict(note=str(e)))
     for file, found in zip(files, (alignment, adjusted)): write_arrays(found, self.run/file)
 
-# %% ../nbs/56_stages.ipynb #50ab53d1
+# %% ../nbs/56_stages.ipynb #98cb9350
 @patch
-def adjustment(self: Analysis) -> xr.Dataset | None: # `adjusted_contrasts`; None: nothing to compare
-    "adjusted.nc: what each name adds by itself."
-    self.dissection()
-    return self.adjusted('adjusted.nc')
+def dissection(self: Analysis) -> xr.Dataset: # (basis, semantic)
+    "alignment.nc, and adjusted.nc from the same pass."
+    require_regions(self.found, self.p.data)
+    thresholds, calibration = self.thresholds(), self.calibration()
+    files, tau = ['alignment.nc', 'adjusted.nc'], calibration['network']['tau']
+    def make():
+        usual = read_arrays(self.run/'usual.nc')
+        self.pass_over(self.models()['phase 2'], (thresholds, usual), tau, *files)
+    made = {k: self.made[k] for k in ('thresholds', 'calibration')}
+    known = dict(data=self.learned, regions=self.named())
+    self.stage('dissection', self.resumably(make), files, DISSECTED, **made, **known)
+    return read_arrays(self.run/'alignment.nc')
 
+# %% ../nbs/56_stages.ipynb #50ab53d1
 @patch
 def adjusted(self: Analysis,
     file: str, # in the run folder
@@ -192,6 +187,14 @@ def adjusted(self: Analysis,
     found = read_arrays(self.run/file)
     return found if found.data_vars else None
 
+# %% ../nbs/56_stages.ipynb #7c87040a
+@patch
+def adjustment(self: Analysis) -> xr.Dataset | None: # `adjusted_contrasts`; None: nothing to compare
+    "adjusted.nc: what each name adds by itself."
+    self.dissection()
+    return self.adjusted('adjusted.nc')
+
+# %% ../nbs/56_stages.ipynb #0808596b
 @patch
 def contributions(self: Analysis) -> pd.DataFrame: # one row per semantic
     "contributions.csv."
@@ -233,30 +236,27 @@ def verdict_on_bases(self: Analysis) -> str: # one sentence
     return verdict(self.units())
 
 # %% ../nbs/56_stages.ipynb #97277cbf
+@patch
+def seen_by_people(self: Analysis) -> FixationSet | None: # None: there are none
+    "Fixations on those scored images that are probed on: the same name and the same picture."
+    require_regions(self.found, self.p.data)
+    ids = same_pictures(self.found.val, self.found.regions)
+    return self.found.val.subset(ids) if ids else None
+
+# %% ../nbs/56_stages.ipynb #4dcf2e8d
 PEOPLE = 'people.csv', 'people_agreement.csv', 'people.nc'
 NOTHING_COMPARED = pd.DataFrame(columns=['semantic']), pd.DataFrame(columns=['agreement'])
 
 @patch
-def seen_by_people(self: Analysis) -> FixationSet | None: # None: there are none
-    "Fixations on those scored images that are probed on: the same name and the same picture."
-    self.need_regions()
-    ids = same_pictures(self.found.val, self.found.regions)
-    return self.found.val.subset(ids) if ids else None
-
-@patch
-def people(self: Analysis) -> pd.DataFrame | None: # as `beside_people`; None: nothing to compare
-    "people.csv: what each name adds to people's fixations and to the model's density."
-    if self.seen_by_people() is None: return None
-    self.calibration()
-    def make():
-        try: self.compare_with_people()
-        except ParameterError as e: self.write_people(*NOTHING_COMPARED, xr.Dataset(attrs=dict(note=str(e))))
-    known = dict(calibration=self.made['calibration'], data=self.data, regions=self.named(), size=self.size)
-    chapters = *DISSECTED, 'contributions', 'uncertainty', 'people'
-    self.stage('people', make, PEOPLE, chapters, phase2=self.phase2(), **known)
-    table = read_table(self.run/'people.csv')
-    if not len(table): return None
-    return table.astype(dict(model=float)) # `model` is a number here, elsewhere a name
+def write_people(self: Analysis,
+    table: pd.DataFrame, # from `beside_people`
+    agreement: pd.DataFrame, # from `agreement_with_people`
+    fit: xr.Dataset, # from `fit_counts`, of people
+):
+    "people.csv, people_agreement.csv and people.nc."
+    for file, found in zip(PEOPLE, (table, agreement)):
+        with whole_file(self.run/file) as part: found.to_csv(part, index=False)
+    write_arrays(fit, self.run/PEOPLE[2])
 
 # %% ../nbs/56_stages.ipynb #5cc64ef8
 @patch
@@ -273,24 +273,30 @@ def compare_with_people(self: Analysis):
     agreement = agreement_with_people(people, predicted) if len(table) > 2 else NOTHING_COMPARED[1]
     self.write_people(table, agreement.rename_axis('agreement').reset_index(), fit_counts(people))
 
-# %% ../nbs/56_stages.ipynb #4dcf2e8d
+# %% ../nbs/56_stages.ipynb #5f7a9ff3
 @patch
-def write_people(self: Analysis,
-    table: pd.DataFrame, # from `beside_people`
-    agreement: pd.DataFrame, # from `agreement_with_people`
-    fit: xr.Dataset, # from `fit_counts`, of people
-):
-    "people.csv, people_agreement.csv and people.nc."
-    for file, found in zip(PEOPLE, (table, agreement)):
-        with whole_file(self.run/file) as part: found.to_csv(part, index=False)
-    write_arrays(fit, self.run/PEOPLE[2])
+def people(self: Analysis) -> pd.DataFrame | None: # as `beside_people`; None: nothing to compare
+    "people.csv: what each name adds to people's fixations and to the model's density."
+    if self.seen_by_people() is None: return None
+    self.calibration()
+    def make():
+        try: self.compare_with_people()
+        except ParameterError as e: self.write_people(*NOTHING_COMPARED, xr.Dataset(attrs=dict(note=str(e))))
+    known = dict(calibration=self.made['calibration'], data=self.data, regions=self.named(), size=self.size)
+    chapters = *DISSECTED, 'contributions', 'uncertainty', 'people'
+    self.stage('people', make, PEOPLE, chapters, phase2=self.phase2(), **known)
+    table = read_table(self.run/'people.csv')
+    if not len(table): return None
+    return table.astype(dict(model=float)) # `model` is a number here, elsewhere a name
 
+# %% ../nbs/56_stages.ipynb #f9e73b2d
 @patch
 def people_agreement(self: Analysis) -> pd.DataFrame: # index: what agrees; spearman, low, high; may be empty
     "people_agreement.csv: does the model rank names as people do, and people as people?"
     if self.people() is None: return NOTHING_COMPARED[1]
     return read_table(self.run/PEOPLE[1]).set_index('agreement')
 
+# %% ../nbs/56_stages.ipynb #c9f8939e
 @patch
 def people_effects(self: Analysis) -> xr.Dataset | None: # as from `fit_counts`; None: nothing to compare
     "people.nc: effects on people, and what each image adds to them."
@@ -303,6 +309,13 @@ def shuffled(self: Analysis) -> str: # fingerprint
     "controls/shuffled/best.safetensors and metrics.csv: phase 1 trained on the fixations of other images."
     return self.first_training('controls/shuffled', others=True)
 
+# %% ../nbs/56_stages.ipynb #d271fe99
+@patch
+def shuffled_network(self: Analysis) -> SaliencyModel: # phase 2
+    "The control that was trained."
+    return load_checkpoint(self.run/'controls/shuffled/best.safetensors').to_phase2()
+
+# %% ../nbs/56_stages.ipynb #4c9cf0c7
 @patch
 def control_shape(self: Analysis) -> dict: # arguments of `build_model`
     "The architecture that is dissected; a given checkpoint brings its own."
@@ -311,11 +324,6 @@ def control_shape(self: Analysis) -> dict: # arguments of `build_model`
     recipe = recipe_of(load_checkpoint(self.run/'phase1/best.safetensors'))
     shape = dict(host=recipe['host'], n_bases=recipe['n_bases']) | recipe['options']
     return shape | host_options(recipe['host'], weights=self.p.weights)
-
-@patch
-def shuffled_network(self: Analysis) -> SaliencyModel: # phase 2
-    "The control that was trained."
-    return load_checkpoint(self.run/'controls/shuffled/best.safetensors').to_phase2()
 
 # %% ../nbs/56_stages.ipynb #a638750d
 @patch
@@ -337,7 +345,7 @@ def control(self: Analysis,
     **inputs, # what the network depends on
 ) -> xr.Dataset: # (basis, semantic)
     "The alignment of one control network, with thresholds and tau of its own."
-    self.need_regions()
+    require_regions(self.found, self.p.data)
     files = f'controls/{name}.nc', f'controls/{name}_adjusted.nc'
     self.calibration() # its position is that of the controls, too
     def make():
