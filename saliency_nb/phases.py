@@ -20,9 +20,10 @@ from .bases import SaliencyModel, build_model, initialise, load_checkpoint, save
 from .dictionaries import fit_readout
 from .training import NAMES, told, train
 from .batches import preloaded, with_activations
-from .fitting import compared_with_original, fit_bases, fit_summary
-from .folders import RunFolder, checked_parameters, epoch_numbers, held
-from .inputs import exchanged, open_data, reading_options
+from .fitting import cc_with_people, compared_with_original, fit_bases, fit_summary
+from .declared import checked_parameters, reading_options
+from .folders import RunFolder, held
+from .inputs import check_probe, exchanged, open_data
 from .networks import (check_network, chosen_device, given_model, network_shape, original_model,
                                   phase1_options, phase2_options, trainer_options)
 
@@ -33,13 +34,15 @@ class ModelStages:
         out, # run folder
         data, # folder for `open_data`
         names: bool | None = True, # named regions are needed; None: used where there are; False: not opened
+        passes: int = 0, # images per step of the stages after training; 0: as many as in training
         **parameters, # of nbs/analyses/model.ipynb
     ):
         p = self.p = SimpleNamespace(**checked_parameters('model', dict(out=out, data=data) | parameters))
         size = self.size = p.height, p.width
-        epoch_numbers(p.keep) # raises an error where they are none
+        self.batch = passes or p.batch
         self.device = chosen_device(p.accelerator)
         writable_folder(p.out)
+        if names is not False: check_probe(p.data, p.probe)
         check_network(p)
         self.shape = network_shape(p)
         self.open(names)
@@ -60,15 +63,12 @@ def open(self: ModelStages, names: bool | None): # as in the class
     how = dict(min_images=p.min_images, probe=p.probe, lenient=p.lenient, reading=reading_options(p.reading))
     self.found = open_data(p.data, p.data_seed, names=names is not False, **how)
     if names: self.need_regions()
-    regions = self.found.regions
-    semantics = len(regions.semantics) if regions is not None else p.top
-    most = dict(batch=(len(self.found.train), 'training images'), top=(semantics, 'semantics'))
-    for name, (n, what) in most.items():
-        if getattr(p, name) <= n: continue
-        raise ParameterError(f'{name} = {getattr(p, name)}: choose between 1 and the number of {what}, {n}.')
+    if p.batch > (n := len(self.found.train)):
+        raise ParameterError(f'batch = {p.batch}: choose between 1 and the number of training images, {n}.')
     if p.shuffled: self.check_shuffled()
-    if p.fit and p.control and not p.checkpoint:
-        raise ParameterError('control: how a plugin looks untrained is not known here; leave it off.')
+    regions, scored = self.found.regions, len(self.found.val)
+    if regions is not None and not p.probe and len(regions) < scored:
+        print(f'{len(regions)} of {scored} scored images carry named regions; the bases are probed on those.')
 
 # %% ../nbs/56_phases.ipynb #e10102c4
 @patch
@@ -111,10 +111,7 @@ def need_regions(self: ModelStages):
 # %% ../nbs/56_phases.ipynb #0b057635
 @patch
 def check_shuffled(self: ModelStages):
-    "Raise `ParameterError` where no control can be trained, or not as the model is."
-    if self.p.checkpoint or self.p.fit:
-        raise ParameterError('shuffled: how a given checkpoint was trained is not known here, so this '
-                             'control cannot be trained in the same way; leave it off.')
+    "Raise `ParameterError` where there are too few images to train this control on."
     if min(len(self.found.train), len(self.found.select)) >= 2: return
     raise ParameterError('shuffled: fixations are exchanged among images, so two or more are needed to train '
                          'on, and two or more to choose the epoch.')
@@ -279,18 +276,19 @@ JUDGED = 200 # images that a fit is judged by
 
 @patch
 def make_fit(self: ModelStages):
-    "Fit bases to a trained model, and look at what they carry on images that are scored."
+    "Fit bases to a trained model, and look at what they carry on images that they were not fitted to."
     p, original = self.p, original_model(self.p).to(self.device)
-    learn, val = self.sets['train'], self.sets['val']
-    judge = Subset(val, range(min(JUDGED, len(val))))
+    learn = self.sets['train']
+    select, judge = (Subset(s, range(min(JUDGED, len(s)))) for s in (self.sets['select'], self.sets['val']))
     places = max(1, min(200, MANY // len(learn)))
     with told('features', len(learn), original):
         fitted = fit_bases(original, learn, p.n_bases, places, seed=p.seed)
     (self.run/'phase1').mkdir(exist_ok=True)
     save_checkpoint(fitted, self.run/'phase1/best.safetensors')
-    with told('beside the original', 5 * len(judge), original):
+    with told('beside the original', 5 * len(judge) + 2 * len(select), original):
         table = compared_with_original(original, fitted, judge)
-    write_json(fit_summary(table, seed=p.seed), self.run/'fit.json')
+        people = cc_with_people(original, fitted, select)
+    write_json(fit_summary(table, seed=p.seed) | dict(people=people), self.run/'fit.json')
 
 # %% ../nbs/56_phases.ipynb #2c67181d
 @patch

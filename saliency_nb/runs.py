@@ -25,9 +25,9 @@ from .bases import load_checkpoint
 from .models import load_plugin, record_of, require_plugin
 from .uncertainty import contrast_effects, family_means
 from .region_readers import region_layouts
-from .declared import analysis_path
-from .folders import checked_parameters, located, recorded_parameters, whole_notebook
-from .inputs import open_data, reading_options
+from .declared import analysis_path, checked_parameters, reading_options
+from .folders import located, recorded_parameters, whole_notebook
+from .inputs import open_data
 
 # %% ../nbs/57_runs.ipynb #6c896118
 KERNEL = 'python3'

@@ -7,10 +7,10 @@ from saliency_nb import cli, core, inputs, phases, runs
 from saliency_nb.core import ParameterError, SaliencyError, read_table
 from saliency_nb.fixations import FixationSet
 from saliency_nb.stages import Analysis
-from saliency_nb.declared import analysis_parameters
-from saliency_nb.folders import checked_parameters, located, own_parameters
+from saliency_nb.declared import analysis_parameters, checked_parameters, own_parameters, reading_options
+from saliency_nb.folders import located
 from saliency_nb.runs import html_report, prepared
-from saliency_nb.inputs import open_data, opened_splits, reading_options
+from saliency_nb.inputs import open_data, opened_splits
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.world import make_world
 
