@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KERNEL', 'KERNELS', 'WIDGET', 'OF_THE_SYSTEM', 'HERE_ONLY', 'UNNAMED', 'own_kernel', 'literal_path', 'without_cells',
            'connection', 'escaped_markdown', 'page_exporter', 'html_report', 'of_kernel', 'execute', 'run', 'opened',
-           'prepared', 'family_of', 'results_of', 'family_summary']
+           'prepared', 'family_of', 'short_paths', 'run_labels', 'results_of', 'family_summary']
 
 # %% ../nbs/57_runs.ipynb #e8a24e43
 import os, shutil, sys
@@ -213,6 +213,26 @@ def family_of(
                         'are no family; make them again with the same parameters, or give each family a '
                         'folder of its own.')
     return runs
+
+# %% ../nbs/57_runs.ipynb #d8837c49
+def short_paths(
+    folders: list, # all different
+) -> list: # texts, all different
+    "The ends of paths, as long as it takes to tell them apart, without what they all end in."
+    parts = [Path(f).absolute().parts for f in folders]
+    lengths = range(1, max(map(len, parts)) + 1)
+    enough = next((n for n in lengths if len({p[-n:] for p in parts}) == len(parts)), lengths[-1])
+    tails = [p[-enough:] for p in parts]
+    while len({t[-1] for t in tails}) == 1 and min(map(len, tails)) > 1: tails = [t[:-1] for t in tails]
+    return ['/'.join(t) for t in tails]
+
+# %% ../nbs/57_runs.ipynb #ac09bcad
+def run_labels(
+    folders: list, # of runs or of families, all different
+) -> list: # texts, all different
+    "What runs are called beside each other: by their models, or by their folders."
+    models = [record_of(family_of(f)[0])['parameters']['model'] for f in folders]
+    return models if len(set(models)) == len(models) else short_paths(folders)
 
 # %% ../nbs/57_runs.ipynb #a4b3e8f3
 def results_of(
