@@ -74,6 +74,5 @@ def fit(
     summary = analysis.fitted()
     analysis.phase2(), analysis.original()
     print(fit_sentence(summary))
-    warning = fit_warning(summary.get('people', {}), p.n_bases)
-    if warning: print(warning)
+    if warning := fit_warning(summary.get('people', {}), p.n_bases): print(warning)
     return summary

@@ -197,10 +197,10 @@ def fit_sentence(
 ) -> str: # one sentence
     "A fit, in words."
     def told(name): return '{:.3f} ({:.3f} to {:.3f})'.format(*summary[name])
-    return (f"On {summary['images']} images that the bases were not fitted to (the network itself may have "
-            f"been trained on them), they carry {told('variance')} of the variance of the features; CC with the "
-            f"original's prediction {told('cc')}, with that for another image {told('cc_other')}; largest "
-            f"difference {summary['difference']:.1%} of a map's largest value.")
+    return (f"On {summary['images']} images that the bases were not fitted to (the network itself may "
+            f"have been trained on them), they carry {told('variance')} of the variance of the features; "
+            f"CC with the original's prediction {told('cc')}, with that for another image "
+            f"{told('cc_other')}; largest difference {summary['difference']:.1%} of a map's largest value.")
 
 # %% ../nbs/25_fitting.ipynb #7e9d7301
 @torch.no_grad()
@@ -228,7 +228,7 @@ def fit_warning(
     "What to do about a fit that predicts people clearly worse than the network does."
     whole, parts = (people.get(k, 0) for k in ('original', 'fitted'))
     if not whole - parts > LOST: return ''
-    return (f"On {people['images']} selection images the model with bases predicts people clearly worse than the "
-            f'network itself does, CC {parts:.3f} in place of {whole:.3f}, so it says little about the network; '
-            f'fit more bases (--n-bases {2 * n_bases} --retrain), or train the network with its bases, for as '
-            'many epochs as it takes (saliency-nb run).')
+    return (f"On {people['images']} selection images the model with bases predicts people clearly worse "
+            f'than the network itself does, CC {parts:.3f} in place of {whole:.3f}, so it says little about '
+            f'the network; fit more bases (--n-bases {2 * n_bases} --retrain), or train the network with its '
+            'bases, for as many epochs as it takes (saliency-nb run).')

@@ -11,7 +11,6 @@ from functools import partial
 from types import SimpleNamespace
 import torch
 from fastcore.basics import patch
-from torch.utils.data import Subset
 from .core import (MEMORY, DataError, ParameterError, derived_seed, existing_file, fingerprint,
                               read_json, writable_folder, write_json)
 from .fixations import SaliencyDataset
@@ -38,7 +37,7 @@ class ModelStages:
         **parameters, # of nbs/analyses/model.ipynb
     ):
         p = self.p = SimpleNamespace(**checked_parameters('model', dict(out=out, data=data) | parameters))
-        size = self.size = p.height, p.width
+        self.size = p.height, p.width
         self.batch = passes or p.batch
         self.device = chosen_device(p.accelerator)
         writable_folder(p.out)
@@ -46,10 +45,7 @@ class ModelStages:
         check_network(p)
         self.shape = network_shape(p)
         self.open(names)
-        self.sets = {k: SaliencyDataset(getattr(self.found, k), size) for k in ('train', 'select', 'val')}
         self.run = RunFolder(p.out, **vars(p)) # `retrain` is not recorded: it is meant once
-        self.learned = self.found.learned_from()
-        self.data = fingerprint(self.learned, self.found.val.fingerprint()) # of all images and fixations
         self.made, self.memory = {}, {}
         self.items = {} # images that a stage keeps
         MEMORY.allow(p.memory)
@@ -61,12 +57,15 @@ def open(self: ModelStages, names: bool | None): # as in the class
     "Read the data, and raise an error where they, or the parameters, cannot be used."
     p = self.p
     how = dict(min_images=p.min_images, probe=p.probe, lenient=p.lenient, reading=reading_options(p.reading))
-    self.found = open_data(p.data, p.data_seed, names=names is not False, **how)
+    found = self.found = open_data(p.data, p.data_seed, names=names is not False, **how)
+    self.sets = {k: SaliencyDataset(getattr(found, k), self.size) for k in ('train', 'select', 'val')}
+    self.learned = found.learned_from()
+    self.data = fingerprint(self.learned, found.val.fingerprint()) # of all images and fixations
     if names: self.need_regions()
-    if p.batch > (n := len(self.found.train)):
+    if p.batch > (n := len(found.train)):
         raise ParameterError(f'batch = {p.batch}: choose between 1 and the number of training images, {n}.')
     if p.shuffled: self.check_shuffled()
-    regions, scored = self.found.regions, len(self.found.val)
+    regions, scored = found.regions, len(found.val)
     if regions is not None and not p.probe and len(regions) < scored:
         print(f'{len(regions)} of {scored} scored images carry named regions; the bases are probed on those.')
 
@@ -279,7 +278,8 @@ def make_fit(self: ModelStages):
     "Fit bases to a trained model, and look at what they carry on images that they were not fitted to."
     p, original = self.p, original_model(self.p).to(self.device)
     learn = self.sets['train']
-    select, judge = (Subset(s, range(min(JUDGED, len(s)))) for s in (self.sets['select'], self.sets['val']))
+    def some(s): return torch.utils.data.Subset(s, range(min(JUDGED, len(s))))
+    select, judge = some(self.sets['select']), some(self.sets['val'])
     places = max(1, min(200, MANY // len(learn)))
     with told('features', len(learn), original):
         fitted = fit_bases(original, learn, p.n_bases, places, seed=p.seed)

@@ -432,8 +432,8 @@ def one_layout(
     if not found: raise DataError(no_regions(root), 'unreadable regions')
     if len(found) == 1: return found[0]
     several = ', '.join(str(p) for _, p in found)
-    raise DataError(f'{root}: holds several sets of named regions: {several}; choose one of them, for example '
-                    f'--probe {found[0][1]}.', 'unreadable regions')
+    raise DataError(f'{root}: holds several sets of named regions: {several}; choose one of them, for '
+                    f'example --probe {found[0][1]}.', 'unreadable regions')
 
 # %% ../nbs/52_region_readers.ipynb #63447d2c
 def read_regions(

@@ -220,9 +220,9 @@ def short_paths(
 ) -> list: # texts, all different
     "The ends of paths, as long as it takes to tell them apart, without what they all end in."
     parts = [Path(f).absolute().parts for f in folders]
-    lengths = range(1, max(map(len, parts)) + 1)
-    enough = next((n for n in lengths if len({p[-n:] for p in parts}) == len(parts)), lengths[-1])
-    tails = [p[-enough:] for p in parts]
+    for length in range(1, max(map(len, parts)) + 1):
+        tails = [p[-length:] for p in parts]
+        if len(set(tails)) == len(tails): break
     while len({t[-1] for t in tails}) == 1 and min(map(len, tails)) > 1: tails = [t[:-1] for t in tails]
     return ['/'.join(t) for t in tails]
 
