@@ -115,8 +115,8 @@ def scored_regions(
     folder = os.path.commonpath([Path(p).parent for p in val.images.path])
     regions = read_regions(path, folder, problems=found, **graphs)
     ids = [i for i in val.ids if i in regions.images]
-    for p in found:
-        if p.kind != 'image without regions' and p.image in ('', *val.ids): problems.add(p.sentence, p.image, p.kind)
+    faults = [p for p in found if p.kind != 'image without regions' and p.image in ('', *val.ids)]
+    for p in faults: problems.add(p.sentence, p.image, p.kind)
     if ids: return regions.subset(ids)
     raise DataError(f'{path}: none of the {len(val)} images that are scored has named regions; annotate some '
                     'of them, or give a data set to probe on (--probe).')

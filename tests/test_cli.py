@@ -236,13 +236,16 @@ for arguments in json.loads(sys.argv[1]):
     print(json.dumps([code, said.getvalue(), 'torch' in sys.modules]))
 """
 
-def test_what_needs_no_library_is_said_before_one_is_loaded(tmp_path):
+@pytest.mark.parametrize('wrong', [WITHOUT_A_LIBRARY[::2], WITHOUT_A_LIBRARY[1::2]], ids=len)
+def test_what_needs_no_library_is_said_before_one_is_loaded(wrong, tmp_path):
     "A wrong value is answered at once; the seconds that torch takes come after."
     for name in ('DATA', 'OUT'): (tmp_path/name).mkdir()
     (tmp_path/'FILE').touch()
-    asked = json.dumps([arguments for arguments, _ in WITHOUT_A_LIBRARY])
-    told = subprocess.run([sys.executable, '-c', TELL, asked], cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    asked = json.dumps([arguments for arguments, _ in wrong])
+    how = dict(cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    told = subprocess.run([sys.executable, '-c', TELL, asked], **how)
     lines = [json.loads(line) for line in told.stdout.splitlines()]
-    assert len(lines) == len(WITHOUT_A_LIBRARY), told.stderr
-    for (arguments, wanted), (code, said, loaded) in zip(WITHOUT_A_LIBRARY, lines):
-        assert code == 1 and wanted in said and len(said.splitlines()) == 1 and not loaded, (arguments, said, loaded)
+    assert len(lines) == len(wrong), told.stderr
+    for (arguments, wanted), (code, said, loaded) in zip(wrong, lines):
+        assert code == 1 and wanted in said and len(said.splitlines()) == 1, (arguments, said)
+        assert not loaded, arguments

@@ -153,12 +153,13 @@ def test_a_probe_is_looked_at_before_weights_are(wrong, world, tmp_path, capsys,
     if wrong == 'alone': shutil.copy(world/'scene_graphs.json', probe)
     if wrong == 'several':
         for name in ('train', 'val'): (probe/f'instances_{name}.json').write_text(COCO)
-    one_sentence(capsys, 'dissect', '--data', world, '--out', tmp_path/'run', *SMALL, '--probe', probe, names=wrong)
+    asked = ['--data', world, '--out', tmp_path/'run', '--probe', probe]
+    one_sentence(capsys, 'dissect', *asked, *SMALL, names=wrong)
     plugin = tmp_path/'mine.py'
     plugin.write_text('raise AssertionError')
-    one_sentence(capsys, 'fit', plugin, '--data', world, '--out', tmp_path/'run', '--probe', probe, names=wrong)
+    one_sentence(capsys, 'fit', plugin, *asked, names=wrong)
 
-COCO = '{"images": [], "categories": [], "annotations": [{"image_id": 1, "category_id": 1, "segmentation": []}]}'
+COCO = json.dumps(dict(images=[], categories=[], annotations=[dict(image_id=1, segmentation=[])]))
 
 @pytest.mark.parametrize('command', ['dissect', 'run', 'people'])
 def test_several_sets_of_regions_have_to_be_told_apart(command, world, tmp_path, capsys, untrained):
@@ -179,13 +180,13 @@ def test_names_on_some_scored_images_are_enough(kept, world, tmp_path, capsys, u
     graphs = json.loads((root/'scene_graphs.json').read_text())
     for image in scored[kept:]: del graphs[image]
     (root/'scene_graphs.json').write_text(json.dumps(graphs))
-    if not kept:
-        return one_sentence(capsys, 'dissect', '--data', root, '--out', tmp_path/'run', *SMALL, names='scene_graphs')
+    asked = ['dissect', '--data', root, '--out', tmp_path/'run', *SMALL]
+    if not kept: return one_sentence(capsys, *asked, names='scene_graphs')
     analysis = Analysis(data=root, out=tmp_path/'run', **TINY)
     assert analysis.found.regions.ids == scored[:kept] and analysis.found.val.ids == scored
     assert not analysis.found.left_out
-    assert capsys.readouterr().out == (f'{kept} of {len(scored)} scored images carry named regions; the bases are '
-                                       'probed on those.\n')
+    wanted = f'{kept} of {len(scored)} scored images carry named regions; the bases are probed on those.\n'
+    assert capsys.readouterr().out == wanted
 
 def test_a_broken_annotation_is_a_fault_all_the_same(world, tmp_path, capsys, untrained):
     root = shutil.copytree(world, tmp_path/'world')
@@ -196,11 +197,13 @@ def test_a_broken_annotation_is_a_fault_all_the_same(world, tmp_path, capsys, un
     graphs[scored[2]]['objects'] = 'none'
     (root/'scene_graphs.json').write_text(json.dumps(graphs))
     one_sentence(capsys, 'dissect', '--data', root, '--out', tmp_path/'run', *SMALL, names=scored[2])
-    lenient = Analysis(data=root, out=tmp_path/'run', lenient=True, **TINY)
-    assert [p.image for p in lenient.found.left_out] == [scored[2]] and lenient.found.regions.ids == [scored[1], *scored[3:]]
+    found = Analysis(data=root, out=tmp_path/'run', lenient=True, **TINY).found
+    assert [p.image for p in found.left_out] == [scored[2]]
+    assert found.regions.ids == [scored[1], *scored[3:]]
 
 @pytest.mark.parametrize('folders, labels', [
-    (['a/run', 'b/run'], ['a', 'b']), (['runs/a', 'runs/b'], ['a', 'b']), (['a/run', 'b/run', 'b/other'], ['a/run', 'b/run', 'b/other']),
+    (['a/run', 'b/run'], ['a', 'b']), (['runs/a', 'runs/b'], ['a', 'b']),
+    (['a/run', 'b/run', 'b/other'], ['a/run', 'b/run', 'b/other']),
     (['a/x/run', 'b/x/run'], ['a', 'b']), (['a', 'a/a'], None)], ids=str)
 def test_labels_of_runs_are_short_and_different(folders, labels):
     found = runs.short_paths(folders)
@@ -218,8 +221,9 @@ def test_commands_and_trainings_refuse_the_same_values():
     own = analysis_parameters('model')
     assert set(declared.CHOICES['precision']) == {p for p in training.PRECISIONS if isinstance(p, str)}
     for name in training.SENSIBLE.keys() & own.keys():
-        for value in (-1, 0, 1) if isinstance(own[name], int) else (-1., 0., .5) if isinstance(own[name], float) else ():
-            assert is_refused(declared.check_range, name, value) == is_refused(training.check_training, **{name: value}), (name, value)
+        for value in dict(int=(-1, 0, 1), float=(-1., 0., .5)).get(type(own[name]).__name__, ()):
+            asked = is_refused(declared.check_range, name, value)
+            assert asked == is_refused(training.check_training, **{name: value}), (name, value)
 
 def is_refused(check, *values, **named):
     try: check(*values, **named)

@@ -10,7 +10,14 @@ from saliency_nb.hosts import HOSTS
 from saliency_nb.fit import fit
 from saliency_nb.stages import Analysis
 from saliency_nb.folders import recorded_parameters
-from saliency_nb.fitting import cc_with_people, compared_with_original, fit_bases, fit_sentence, fit_summary, fit_warning
+from saliency_nb.fitting import (
+    cc_with_people,
+    compared_with_original,
+    fit_bases,
+    fit_sentence,
+    fit_summary,
+    fit_warning,
+)
 from saliency_nb.world import make_world
 
 PLUGIN = '''import torch
