@@ -1246,6 +1246,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'saliency_nb.inputs.exchanged': ('inputs.html#exchanged', 'saliency_nb/inputs.py'),
                                     'saliency_nb.inputs.gathered': ('inputs.html#gathered', 'saliency_nb/inputs.py'),
                                     'saliency_nb.inputs.known_truth': ('inputs.html#known_truth', 'saliency_nb/inputs.py'),
+                                    'saliency_nb.inputs.noted_regions': ('inputs.html#noted_regions', 'saliency_nb/inputs.py'),
                                     'saliency_nb.inputs.open_data': ('inputs.html#open_data', 'saliency_nb/inputs.py'),
                                     'saliency_nb.inputs.opened_splits': ('inputs.html#opened_splits', 'saliency_nb/inputs.py'),
                                     'saliency_nb.inputs.probe_regions': ('inputs.html#probe_regions', 'saliency_nb/inputs.py'),

@@ -503,7 +503,7 @@ class Stage(Command):
         out = Path(named_run(args))
         parameters = given(args, args.model, out)
         passes = parameters['batch']
-        if not self.trains: parameters['batch'] = trained_batch(out, passes)
+        if not (self.trains or args.retrain): parameters['batch'] = trained_batch(out, passes)
         from saliency_nb.stages import Analysis
         for file in self.make(Analysis(names=self.names, passes=passes, **parameters), args):
             print(f'written: {out/file}')
