@@ -284,7 +284,8 @@ class People(Command, name='people'):
         c.add_argument('--out', type=home_path, required=True, help=text)
         text = 'folder or file of the named regions, where it is another'
         c.add_argument('--probe', type=home_path, help=text)
-        text = 'images a name must occur in, where annotations are free text; default: 5'
+        text = ('images a name must occur in, where annotations are free text (scene graphs); '
+                'default: 5')
         c.add_argument('--min-images', type=at_least(1), default=5, help=text)
         reading_option(c)
 
