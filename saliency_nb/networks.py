@@ -14,7 +14,8 @@ from .core import CheckpointError, ParameterError
 from .hosts import HOSTS, build_host
 from .bases import SaliencyModel, build_model, load_checkpoint, recipe_of
 from .models import load_plugin
-from .folders import epoch_numbers, held
+from .declared import epoch_numbers
+from .folders import held
 
 # %% ../nbs/56_networks.ipynb #14ee747b
 def chosen_device(

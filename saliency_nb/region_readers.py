@@ -8,7 +8,7 @@ __all__ = ['LOSSY', 'INSTEAD', 'COCO_KEYS', 'READERS', 'KNOWN', 'vg_entries', 'v
            'osie_entries', 'entry_masks', 'osie_objects', 'stored_pixels', 'mask_pixels', 'cut_out', 'load_mask',
            'fitting_mask', 'MaskRegions', 'mask_files', 'note_nameless', 'mask_regions', 'annotation_layout',
            'json_signs', 'known_layout', 'json_layout', 'layout_of', 'osie_attributes', 'region_layouts', 'no_regions',
-           'images_above', 'the_layout', 'read_regions', 'graph_options']
+           'images_above', 'one_layout', 'read_regions', 'graph_options']
 
 # %% ../nbs/52_region_readers.ipynb #3b7b6016
 from functools import lru_cache, partial
@@ -432,16 +432,18 @@ def images_above(root: Path) -> Path: # folder
     raise DataError(f'{root}: no folder images/ in it or above it; say where they are by images=.',
                     'regions without image')
 
-# %% ../nbs/52_region_readers.ipynb #63447d2c
-def the_layout(
-    root: Path, # folder or file
-) -> tuple: # layout, path
-    "What is read; raises `DataError` where nothing is known, or several things are."
+# %% ../nbs/52_region_readers.ipynb #d1d7666b
+def one_layout(
+    root, # folder or file
+) -> tuple: # layout, path of what is read
+    "What of the known layouts is there; raises `DataError` where it is none, or several."
+    root = Path(root)
     found = region_layouts(root) if root.exists() else []
     if not found: raise DataError(no_regions(root), 'unreadable regions')
     if len(found) == 1: return found[0]
     several = ', '.join(str(p) for _, p in found)
-    raise DataError(f'{root}: holds several sets of regions; give one of {several}.', 'unreadable regions')
+    raise DataError(f'{root}: holds several sets of named regions: {several}; choose one of them, for '
+                    f'example --probe {found[0][1]}.', 'unreadable regions')
 
 # %% ../nbs/52_region_readers.ipynb #d4162f42
 def read_regions(
@@ -450,8 +452,7 @@ def read_regions(
     **options, # of the reader: rule, problems, ids, min_images, vocabulary
 ) -> Regions: # as the reader gives them
     "Regions of any known layout; raises `DataError` where it is none, or several."
-    root = Path(root)
-    kind, path = the_layout(root)
+    root, (kind, path) = Path(root), one_layout(root)
     if kind != 'osie': return READERS[kind](path, images or images_above(root), **options)
     return (osie_regions if path.is_dir() else osie_objects)(path, images or root/'stimuli', **options)
 

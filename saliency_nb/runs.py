@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['KERNEL', 'KERNELS', 'MARKS', 'WIDGET', 'OF_THE_SYSTEM', 'HERE_ONLY', 'UNNAMED', 'own_kernel', 'literal_path',
            'without_cells', 'connection', 'escaped_markdown', 'page_exporter', 'alternative_texts', 'html_report',
-           'of_kernel', 'execute', 'run', 'opened', 'prepared', 'require_alike', 'family_of', 'results_of',
-           'family_summary']
+           'of_kernel', 'execute', 'run', 'opened', 'prepared', 'require_alike', 'family_of', 'short_paths',
+           'run_labels', 'results_of', 'family_summary']
 
 # %% ../nbs/57_runs.ipynb #e8a24e43
 import os, re, shutil, sys
@@ -26,9 +26,9 @@ from .bases import load_checkpoint
 from .models import load_plugin, record_of, require_plugin
 from .uncertainty import contrast_effects, family_means
 from .region_readers import region_layouts
-from .declared import analysis_path
-from .folders import checked_parameters, located, recorded_parameters, whole_notebook
-from .inputs import open_data, reading_options
+from .declared import analysis_path, checked_parameters, reading_options
+from .folders import located, recorded_parameters, whole_notebook
+from .inputs import open_data
 
 # %% ../nbs/57_runs.ipynb #6c896118
 KERNEL = 'python3'
@@ -240,6 +240,26 @@ def family_of(
     runs = sorted(runs, key=lambda f: int(f.name[5:]))
     require_alike(folder, runs)
     return runs
+
+# %% ../nbs/57_runs.ipynb #d8837c49
+def short_paths(
+    folders: list, # all different
+) -> list: # texts, all different
+    "The ends of paths, as long as it takes to tell them apart, without what they all end in."
+    parts = [Path(f).absolute().parts for f in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        tails = [p[-length:] for p in parts]
+        if len(set(tails)) == len(tails): break
+    while len({t[-1] for t in tails}) == 1 and min(map(len, tails)) > 1: tails = [t[:-1] for t in tails]
+    return ['/'.join(t) for t in tails]
+
+# %% ../nbs/57_runs.ipynb #ac09bcad
+def run_labels(
+    folders: list, # of runs or of families, all different
+) -> list: # texts, all different
+    "What runs are called beside each other: by their models, or by their folders."
+    models = [record_of(family_of(f)[0])['parameters']['model'] for f in folders]
+    return models if len(set(models)) == len(models) else short_paths(folders)
 
 # %% ../nbs/57_runs.ipynb #a4b3e8f3
 def results_of(

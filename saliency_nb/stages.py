@@ -68,7 +68,7 @@ def logits(self: Analysis,
 ) -> tuple: # as from `logit_maps`
     "Logits and fixations on the images that choose the epoch."
     items = self.loaded('select')
-    with told(what, len(items), model): return logit_maps(model, items, self.p.batch)
+    with told(what, len(items), model): return logit_maps(model, items, self.batch)
 
 # %% ../nbs/56_stages.ipynb #7e28c82e
 @patch
@@ -116,7 +116,7 @@ def references(self: Analysis,
     "What a model does on the training images, by one pass."
     images = self.sets['train']
     with told('thresholds', len(images), model):
-        seen = reference_pass(model, images, self.p.batch, self.run/'partial')
+        seen = reference_pass(model, images, self.batch, self.run/'partial')
     return sample_thresholds(seen.sample(), self.p.quantile), seen.usual()
 
 # %% ../nbs/56_stages.ipynb #67acbcd7
@@ -151,14 +151,14 @@ def pass_over(self: Analysis,
     *files, # in the run folder: for the alignment, for the adjusted effects
 ):
     "One pass over the probe; where no image has two objects to compare, the second file says so."
-    p, regions = self.p, self.found.regions
+    regions = self.found.regions
     thresholds, usual = references
     effects = Adjustment(regions, len(thresholds), usual, inside=same_pictures(self.found.train, regions))
     position = np.array(self.calibration()['position']['map'])
     seen = *self.found.train.ids, *self.found.select.ids
     known = dict(trained=seen, tau=tau, position=position, also=(effects,), folder=self.run/'partial')
     with told(files[0], len(regions), model):
-        alignment = dissect(model, regions, thresholds, self.size, p.batch, **known)
+        alignment = dissect(model, regions, thresholds, self.size, self.batch, **known)
     try: adjusted = solved(effects)
     except ParameterError as e: adjusted = xr.Dataset(attrs=dict(note=str(e)))
     for file, found in zip(files, (alignment, adjusted)): write_arrays(found, self.run/file)
@@ -222,7 +222,7 @@ def units(self: Analysis) -> dict: # as from `gate`; probe, switched_off, active
     def make():
         model, training = self.models()['phase 2'], self.sets['train']
         with told('units', len(regions) + min(len(training), PLACED), model):
-            found, table = measure_model(model, training, regions, batch=self.p.batch, **settings)
+            found, table = measure_model(model, training, regions, batch=self.batch, **settings)
         write_json(found, self.run/UNITS[0])
         with whole_file(self.run/UNITS[1]) as part: table.to_csv(part, index=False)
     inputs = dict(phase2=self.phase2(), data=self.learned, regions=self.named())

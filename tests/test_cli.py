@@ -118,7 +118,7 @@ def test_broken_data_is_one_sentence(world, tmp_path, harm, capsys):
     assert 'Traceback' not in said.out and not (tmp_path/'run/phase1').exists()
 
 IMPOSSIBLE = dict(model='resnet', backbone='vgg', quantile='1.5')
-IMPOSSIBLE |= dict(weights='nowhere.pth', batch='1000', top='99')
+IMPOSSIBLE |= dict(weights='nowhere.pth', batch='1000')
 
 @pytest.mark.parametrize('arguments', [[f'--{k}', v] for k, v in IMPOSSIBLE.items()], ids=lambda a: a[0])
 def test_impossible_parameters_are_one_sentence(world, tmp_path, arguments, capsys):
@@ -300,3 +300,53 @@ def test_threads_that_wait_sleep(asked, policy, monkeypatch, capsys):
 def test_too_little_memory_is_one_sentence(more, tmp_path, capsys):
     assert main(['world', str(tmp_path/'world'), *more]) == 1
     assert 'not enough memory' in capsys.readouterr().err
+
+WITHOUT_A_LIBRARY = [ # arguments, what is said
+    (['run', '--epcohs', '3'], 'did you mean --epochs'),
+    (['run', *'--data DATA --out OUT --epochs three'.split()], 'give a whole number'),
+    (['train', *'--data DATA --out OUT --lenient perhaps'.split()], 'give true or false'),
+    (['train', *'--data DATA --out OUT --precision fp16'.split()], 'give one of'),
+    (['run', *'--data DATA --out OUT --lr -1'.split()], 'above 0'),
+    (['run', *'--data DATA --out OUT --model dinett'.split()], 'did you mean dinet'),
+    (['run', *'--data DATA --out OUT --seeds 1'.split()], 'two trainings or more'),
+    (['run', *'--data DATA --out OUT --seeds 2 --checkpoint FILE'.split()], 'would be the same'),
+    (['run', *'--data DATA --out OUT --shuffled true --checkpoint FILE'.split()], 'shuffled'),
+    (['run', *'--data DATA --out OUT --keep last'.split()], 'numbers of epochs'),
+    (['run', *'--data DATA --out OUT --reading origin'.split()], 'KEY=VALUE'),
+    (['dissect', *'--data DATA --out OUT --probe nowhere'.split()], 'nowhere: no such file or folder'),
+    (['run', *'--data nowhere --out OUT'.split()], 'nowhere: no such folder'),
+    (['run', *'--data DATA --images DATA --out OUT'.split()], 'either --data FOLDER'),
+    (['run', *'--data DATA --out OUT --checkpoint nowhere.pth'.split()], 'nowhere.pth: no such file'),
+    (['run', *'--data DATA --out OUT --model mine --plugin nowhere.py'.split()], 'nowhere.py: no such file'),
+    (['run', '--data', 'DATA'], '--out'),
+    (['fit', *'FILE --data DATA --out OUT --n-bases many'.split()], 'give a whole number'),
+    (['world', *'OUT --n-images 1'.split()], '4 or more'),
+    (['check-data', *'nowhere --out OUT'.split()], 'nowhere: no such folder'),
+    (['predict', *'nowhere.jpg --out OUT'.split()], 'nowhere.jpg'),
+    (['explain', *'FILE --out OUT --at 1,2 --box 1,2,3,4'.split()], 'not both'),
+    (['score', *'nowhere --data DATA'.split()], 'nowhere: no such folder'),
+    (['people', *'DATA --out OUT --reading sigma=wide'.split()], 'sigma'),
+    (['compare', *'DATA DATA --out OUT'.split()], 'is no run folder'),
+]
+TELL = """import io, json, sys
+from contextlib import redirect_stderr
+from saliency_nb.cli import main
+for arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with redirect_stderr(said): code = main(arguments)
+    print(json.dumps([code, said.getvalue(), 'torch' in sys.modules]))
+"""
+
+@pytest.mark.parametrize('wrong', [WITHOUT_A_LIBRARY[::2], WITHOUT_A_LIBRARY[1::2]], ids=len)
+def test_what_needs_no_library_is_said_before_one_is_loaded(wrong, tmp_path):
+    "A wrong value is answered at once; the seconds that torch takes come after."
+    for name in ('DATA', 'OUT'): (tmp_path/name).mkdir()
+    (tmp_path/'FILE').touch()
+    asked = json.dumps([arguments for arguments, _ in wrong])
+    how = dict(cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    told = subprocess.run([sys.executable, '-c', TELL, asked], **how)
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert len(lines) == len(wrong), told.stderr
+    for (arguments, wanted), (code, said, loaded) in zip(wrong, lines):
+        assert code == 1 and wanted in said and len(said.splitlines()) == 1, (arguments, said)
+        assert not loaded, arguments

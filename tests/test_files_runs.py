@@ -8,14 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 import nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
-from saliency_nb import cli, core, inputs, phases, runs
+from saliency_nb import cli, core, declared, inputs, phases, runs, training
 from saliency_nb.core import ParameterError, SaliencyError, read_table
 from saliency_nb.fixations import FixationSet
 from saliency_nb.stages import Analysis
-from saliency_nb.declared import analysis_parameters
-from saliency_nb.folders import checked_parameters, located, own_parameters
+from saliency_nb.declared import analysis_parameters, checked_parameters, own_parameters, reading_options
+from saliency_nb.folders import located
 from saliency_nb.runs import html_report, prepared
-from saliency_nb.inputs import open_data, opened_splits, reading_options
+from saliency_nb.inputs import open_data, opened_splits
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.world import make_world
 
@@ -206,6 +206,92 @@ def test_faults_are_found_before_the_first_epoch(fault, world, tmp_path, untrain
     with pytest.raises(SaliencyError) as e: Analysis(**arguments)
     said = str(e.value)
     assert sentence in said and said.endswith('.') and '\n' not in said, said
+
+@pytest.mark.parametrize('wrong', ['nowhere', 'empty', 'several', 'alone'])
+def test_a_probe_is_looked_at_before_weights_are(wrong, world, tmp_path, capsys, monkeypatch):
+    "It is used hours later."
+    monkeypatch.setattr(phases, 'check_network', None) # which would load them
+    probe = tmp_path/wrong
+    if wrong != 'nowhere': probe.mkdir()
+    if wrong == 'alone': shutil.copy(world/'scene_graphs.json', probe)
+    if wrong == 'several':
+        for name in ('train', 'val'): (probe/f'instances_{name}.json').write_text(COCO)
+    asked = ['--data', world, '--out', tmp_path/'run', '--probe', probe]
+    one_sentence(capsys, 'dissect', *asked, *SMALL, names=wrong)
+    plugin = tmp_path/'mine.py'
+    plugin.write_text('raise AssertionError')
+    one_sentence(capsys, 'fit', plugin, *asked, names=wrong)
+
+COCO = json.dumps(dict(images=[], categories=[], annotations=[dict(image_id=1, segmentation=[])]))
+
+@pytest.mark.parametrize('command', ['dissect', 'run', 'people'])
+def test_several_sets_of_regions_have_to_be_told_apart(command, world, tmp_path, capsys, untrained):
+    "One sentence names both files and the option to choose one."
+    root = shutil.copytree(world, tmp_path/'world', ignore=shutil.ignore_patterns('scene_graphs.json'))
+    (root/'annotations').mkdir()
+    for name in ('instances_val.json', 'panoptic_val.json'): (root/'annotations'/name).write_text(COCO)
+    data = [root] if command == 'people' else [*SMALL, '--data', root]
+    code, err = said(capsys, command, *data, '--out', tmp_path/'run')
+    wanted = f'--probe {root}/annotations/instances_val.json', f'{root}/annotations/panoptic_val.json'
+    assert code == 1 and all(w in err for w in wanted) and len(err.splitlines()) == 1, err
+
+@pytest.mark.parametrize('kept', [3, 0])
+def test_names_on_some_scored_images_are_enough(kept, world, tmp_path, capsys, untrained):
+    "Those are probed on, all are scored, and one line says how many; none at all is a sentence."
+    root = shutil.copytree(world, tmp_path/'world')
+    scored = sorted(p.stem for p in (root/'images/val').iterdir())
+    graphs = json.loads((root/'scene_graphs.json').read_text())
+    for image in scored[kept:]: del graphs[image]
+    (root/'scene_graphs.json').write_text(json.dumps(graphs))
+    asked = ['dissect', '--data', root, '--out', tmp_path/'run', *SMALL]
+    if not kept: return one_sentence(capsys, *asked, names='scene_graphs')
+    analysis = Analysis(data=root, out=tmp_path/'run', **TINY)
+    assert analysis.found.regions.ids == scored[:kept] and analysis.found.val.ids == scored
+    assert not analysis.found.left_out
+    wanted = f'{kept} of {len(scored)} scored images carry named regions; the bases are probed on those.\n'
+    assert capsys.readouterr().out == wanted
+
+def test_a_broken_annotation_is_a_fault_all_the_same(world, tmp_path, capsys, untrained):
+    root = shutil.copytree(world, tmp_path/'world')
+    scored = sorted(p.stem for p in (root/'images/val').iterdir())
+    graphs = json.loads((root/'scene_graphs.json').read_text())
+    del graphs[scored[0]]
+    graphs[scored[1]]['width'] += 7
+    graphs[scored[2]]['objects'] = 'none'
+    (root/'scene_graphs.json').write_text(json.dumps(graphs))
+    one_sentence(capsys, 'dissect', '--data', root, '--out', tmp_path/'run', *SMALL, names=scored[2])
+    found = Analysis(data=root, out=tmp_path/'run', lenient=True, **TINY).found
+    assert [p.image for p in found.left_out] == [scored[2]]
+    assert found.regions.ids == [scored[1], *scored[3:]]
+
+@pytest.mark.parametrize('folders, labels', [
+    (['a/run', 'b/run'], ['a', 'b']), (['runs/a', 'runs/b'], ['a', 'b']),
+    (['a/run', 'b/run', 'b/other'], ['a/run', 'b/run', 'b/other']),
+    (['a/x/run', 'b/x/run'], ['a', 'b']), (['a', 'a/a'], None)], ids=str)
+def test_labels_of_runs_are_short_and_different(folders, labels):
+    found = runs.short_paths(folders)
+    assert found == labels or not labels and len(set(found)) == len(folders)
+
+def test_runs_are_called_by_their_models_where_these_differ(tmp_path):
+    for folder, model in (('a', 'dinet'), ('b', 'salicon'), ('c', 'dinet')):
+        (tmp_path/folder/'run').mkdir(parents=True)
+        (tmp_path/folder/'run/run.json').write_text(json.dumps(dict(parameters=dict(model=model), stages={})))
+    a, b, c = (tmp_path/f/'run' for f in 'abc')
+    assert runs.run_labels([a, b]) == ['dinet', 'salicon'] and runs.run_labels([a, c]) == ['a', 'c']
+
+def test_commands_and_trainings_refuse_the_same_values():
+    "The bounds of a parameter are known without a library; a training called from Python has its own."
+    own = analysis_parameters('model')
+    assert set(declared.CHOICES['precision']) == {p for p in training.PRECISIONS if isinstance(p, str)}
+    for name in training.SENSIBLE.keys() & own.keys():
+        for value in dict(int=(-1, 0, 1), float=(-1., 0., .5)).get(type(own[name]).__name__, ()):
+            asked = is_refused(declared.check_range, name, value)
+            assert asked == is_refused(training.check_training, **{name: value}), (name, value)
+
+def is_refused(check, *values, **named):
+    try: check(*values, **named)
+    except ParameterError: return True
+    return False
 
 def no_annotation(root): (root/'scene_graphs.json').unlink()
 def broken_annotation(root):

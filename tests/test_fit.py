@@ -10,7 +10,14 @@ from saliency_nb.hosts import HOSTS
 from saliency_nb.fit import fit
 from saliency_nb.stages import Analysis
 from saliency_nb.folders import recorded_parameters
-from saliency_nb.fitting import compared_with_original, fit_bases, fit_summary
+from saliency_nb.fitting import (
+    cc_with_people,
+    compared_with_original,
+    fit_bases,
+    fit_sentence,
+    fit_summary,
+    fit_warning,
+)
 from saliency_nb.world import make_world
 
 PLUGIN = '''import torch
@@ -196,3 +203,35 @@ def test_run_says_that_it_trains_a_plugin(world, tmp_path, capsys, monkeypatch):
     with pytest.raises(RuntimeError): analysis.phase1()  # nothing was trained
     said = capsys.readouterr().out
     assert 'TRAINED' in said and f'saliency-nb fit {tmp_path}/theirs.py' in said
+
+
+@pytest.mark.parametrize('lost', [0.3, 0.021, 0.019, -0.1])
+def test_a_bad_fit_is_not_passed_over_in_silence(lost):
+    "With both numbers, and what to try."
+    said = fit_warning(dict(original=0.6, fitted=0.6 - lost, images=40), 32)
+    assert bool(said) == (lost > 0.02)
+    wanted = '0.600', f'{0.6 - lost:.3f}', '40 selection images', '--n-bases 64', 'epochs'
+    assert not said or all(w in said for w in wanted)
+    assert not fit_warning({}, 32)  # of a run that was made before
+
+
+def test_people_are_compared_with_both_networks():
+    torch.manual_seed(0)
+    model = OriginalSaliency(Linear()).eval()
+    items = [item | dict(density=torch.rand(8, 12)) for item in small_set()]
+    fitted = fit_bases(model, items, n_bases=2, steps=1)
+    found = cc_with_people(model, fitted, items, batch=4)
+    x, people = (torch.stack([i[k] for i in items]) for k in ('image', 'density'))
+    for name, network in dict(original=model, fitted=fitted).items():
+        with torch.no_grad():
+            each = [np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(network(x), people)]
+        assert abs(found[name] - np.mean(each)) < 1e-4
+    assert found['images'] == 6
+
+
+def test_a_fit_says_what_it_lost_of_people(world, tmp_path, capsys, monkeypatch):
+    people = dict(original=0.5, fitted=0.25, images=1)
+    monkeypatch.setattr(phases, 'cc_with_people', lambda *args: people)
+    found = fit(plugin(tmp_path), world, tmp_path / 'run', **FAST)
+    assert found['people'] == people and 'CC 0.250 in place of 0.500' in capsys.readouterr().out
+    assert 'may have been trained on them' in fit_sentence(found)

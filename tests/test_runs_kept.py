@@ -143,6 +143,28 @@ def test_the_probe_is_no_input_of_the_training(project, tmp_path, capsys, untrai
     assert recorded_parameters(project / 'runs/a')['probe'] == str(other)  # the next command knows it
 
 
+@pytest.mark.parametrize('batch', [2, 9999])
+def test_after_training_another_batch_is_allowed(batch, project, capsys, untrained):
+    "It is that of the training and stays so in run.json; a training does not take another one."
+    run = project / 'runs/a'
+    code, out, err = said(capsys, 'dissect', run, '--batch', batch, '--min-images', 1)
+    assert code == 0 and out.count('not made again') == 2 and (run / 'alignment.nc').is_file(), err
+    assert recorded_parameters(run)['batch'] == 4
+    code, _, err = said(capsys, 'train', run, '--batch', batch)
+    assert code == 1 and f'batch 4 (asked: {batch})' in err or batch == 9999 and 'training images' in err, err
+    code, out, _ = said(capsys, 'dissect', run)
+    assert code == 0 and out.count('not made again') == 5
+
+
+def test_more_names_per_basis_than_there_are_is_all_of_them(project, capsys, untrained):
+    tables = []
+    for top in (99, 999):
+        code, _, err = said(capsys, 'contributions', project / 'runs/a', '--top', top)
+        assert code == 0, err
+        tables.append((project / 'runs/a/contributions.csv').read_text())
+    assert tables[0] == tables[1]
+
+
 def test_a_stage_needs_the_run_folder_only(project, capsys, untrained, monkeypatch):
     "And a project may move: data and run together, the run alone, the data alone."
     moved = shutil.move(project, project.parent / 'moved')
@@ -193,7 +215,7 @@ def test_what_is_not_said_is_asked_for(arguments, word, trained, tmp_path, capsy
 
 @pytest.mark.parametrize(
     'options',
-    [['--probe', 'nowhere'], ['--quantile', '2'], ['--top', '999'], ['--data', 'nowhere']],
+    [['--probe', 'nowhere'], ['--quantile', '2'], ['--data', 'nowhere']],
     ids=lambda o: o[0],
 )
 def test_a_command_that_fails_leaves_the_record_alone(
