@@ -69,9 +69,9 @@ def opened(
     if names: require_regions(found, p.data)
     require_batch(p, found)
     if p.shuffled: require_shuffled(found)
-    named = len(found.regions or ())
-    if named and not p.probe and named < len(found.val):
-        print(f'{named} of {len(found.val)} scored images carry named regions; the bases are probed on those.')
+    named, scored = len(found.regions or ()), len(found.val)
+    if named and not p.probe and named < scored:
+        print(f'{named} of {scored} scored images carry named regions; the bases are probed on those.')
     return found
 
 # %% ../nbs/56_phases.ipynb #6883617c
