@@ -198,7 +198,7 @@ ARRANGEMENTS = {
     'sparse autoencoder 1024/16, tuned': tuned('autoencoder 1024/16'),
     'sparse autoencoder 1024/32, tuned': tuned('autoencoder 1024/32'),
     'parts (NMF) 64': looked_at_only('parts 64'),
-    'bases last, 128': bases_last(128),
+    'published arrangement, bases last, 128': bases_last(128),
 }
 
 # ---- what is measured
