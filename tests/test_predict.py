@@ -188,7 +188,7 @@ def test_the_calibrated_density_predicts_no_worse_than_saliency(sigmoid_run, wor
     found = {}
     for form in ('png', 'npy'):
         command = 'predict', *pictures, '--model', sigmoid_run, '--out', tmp_path/form, '--format', form
-        assert said(capsys, *command)[0] == 0
+        assert said(capsys, *command).code == 0
         table, _ = score(tmp_path/form, unseen)
         found[form] = table[table.prediction == 'maps'].set_index('image')
     assert len(found['npy']) == len(unseen) > 0
@@ -223,9 +223,9 @@ def test_without_a_tau_of_its_own_a_model_gives_its_own_map(sigmoid_run, world, 
         assert (density_of(model, upright(path)) == saliency_of(model, upright(path))).all()
     assert not load_model(tmp_path/'alone.safetensors').calibrated and load_model(sigmoid_run).calibrated
     command = 'predict', path, '--out', tmp_path/'maps', '--format', 'npy', '--model'
-    assert said(capsys, *command, tmp_path/'run')[0] == 0
-    code, _, err = said(capsys, *command, sigmoid_run) # the same weights, and now a tau
-    assert code == 1 and 'other options' in err
+    assert said(capsys, *command, tmp_path/'run').code == 0
+    again = said(capsys, *command, sigmoid_run) # the same weights, and now a tau
+    assert again.code == 1 and 'other options' in again.err
 
 def test_overlays_are_no_maps(run, photos, tmp_path, capsys):
     said(capsys, 'predict', photos, '--model', run, '--out', tmp_path/'maps', '--overlay')

@@ -66,9 +66,11 @@ def score(checkpoint, out):
     table = evaluate(load_checkpoint(checkpoint), Spots(201), elsewhere=other_images(Spots(40, 1000)))
     if process()[0] == 0: table.to_csv(out)
 
+JOBS = dict(train=learn, score=score)
+
 if __name__ == '__main__':
     torch.set_num_threads(1)
     register_host('spots', Blobs)
     if dist.is_torchelastic_launched(): dist.init_process_group('gloo')
-    dict(train=learn, score=score)[sys.argv[1]](*sys.argv[2:])
+    JOBS[sys.argv[1]](*sys.argv[2:])
     if dist.is_initialized(): dist.destroy_process_group()
