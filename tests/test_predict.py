@@ -97,6 +97,19 @@ def test_what_needs_no_network_imports_none():
     done = subprocess.run([sys.executable, '-c', LIGHT, *lines], capture_output=True, text=True, env=env)
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
 
+ALONE = '''import sys
+rest = 'lightning tensorboard jupyterlab IPython ipywidgets papermill nbconvert nbformat seaborn sklearn nbdev'
+sys.modules |= dict.fromkeys(rest.split())
+from saliency_nb.cli import main
+sys.exit(main(sys.argv[1:]))'''
+
+def test_explaining_needs_neither_trainer_nor_jupyter(photos, tmp_path):
+    "With them not to be had, the core alone explains a photograph."
+    command = 'explain', photos/'a.jpg', '--model', 'world', '--out', tmp_path
+    env = core.os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1]))
+    done = subprocess.run([sys.executable, '-c', ALONE, *command], capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and list(tmp_path.glob('*.html')), done.stdout + done.stderr
+
 @pytest.mark.parametrize('written, meant', [
     ('predcit', 'predict'),
     ('chek-data', 'check-data'),
