@@ -98,7 +98,7 @@ def test_what_needs_no_network_imports_none():
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
 
 ALONE = '''import sys
-rest = 'lightning tensorboard jupyterlab IPython ipywidgets papermill nbconvert nbformat seaborn sklearn nbdev'
+rest = 'lightning tensorboard jupyterlab IPython ipywidgets papermill nbconvert nbformat seaborn sklearn'
 sys.modules |= dict.fromkeys(rest.split())
 from saliency_nb.cli import main
 sys.exit(main(sys.argv[1:]))'''
