@@ -1,8 +1,10 @@
-"Each notebook is one test: chapters run by nbdev's `test_nb`, the parameterised notebooks of nbs/analyses by papermill with their default parameters."
+"""Each notebook is one test: chapters run by nbdev's `test_nb`, the parameterised notebooks of nbs/analyses
+by papermill with their default parameters."""
 import os
 threads = '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2' # two workers share two cores
-os.environ.update(MPLBACKEND='agg', OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM='false', OMP_WAIT_POLICY='PASSIVE')
-os.environ.pop('PYTHONDONTWRITEBYTECODE', None) # else every process that a test starts compiles torch and all else again
+os.environ |= dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, OMP_WAIT_POLICY='PASSIVE')
+os.environ |= dict(MPLBACKEND='agg', TOKENIZERS_PARALLELISM='false')
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None) # else every process that a test starts compiles torch again
 import gc, sys
 from pathlib import Path
 import pytest
@@ -14,7 +16,8 @@ def pytest_addoption(parser):
     parser.addoption('--nbflags', default='', help='nbdev test flags to run as well, e.g. "slow"')
 
 def pytest_collect_file(parent, file_path):
-    if file_path.suffix != '.ipynb' or not file_path.is_relative_to(ROOT/'nbs') or file_path.name.startswith(('_', '.')): return
+    if file_path.suffix != '.ipynb' or not file_path.is_relative_to(ROOT/'nbs'): return
+    if file_path.name.startswith(('_', '.')): return
     return NotebookFile.from_parent(parent, path=file_path)
 
 def pytest_collection_finish(session):
@@ -41,8 +44,9 @@ class Chapter(Notebook):
     def runtest(self):
         from nbdev.config import get_config
         from nbdev.test import test_nb
-        flags = self.config.getoption('--nbflags').split()
-        passed, _ = test_nb(self.path, skip_flags=get_config(ROOT).tst_flags, force_flags=flags, basepath=ROOT, profile=False)
+        flags = dict(skip_flags=get_config(ROOT).tst_flags)
+        flags['force_flags'] = self.config.getoption('--nbflags').split()
+        passed, _ = test_nb(self.path, **flags, basepath=ROOT, profile=False)
         close_figures()
         if not passed: raise NotebookError(f'{self.path}: a cell failed (its traceback stands on stderr)')
 
@@ -54,8 +58,9 @@ class Analysis(Notebook):
         folder = self.session.config._tmp_path_factory.mktemp(self.name)
         os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
         source, target = map(literal_path, (self.path, folder/self.path.name))
+        how = dict(cwd=folder, kernel_name=KERNEL, progress_bar=False)
         try:
-            with own_kernel(): pm.execute_notebook(source, target, cwd=folder, kernel_name=KERNEL, progress_bar=False)
+            with own_kernel(): pm.execute_notebook(source, target, **how)
         except pm.PapermillExecutionError as e: raise NotebookError(f'{self.path}: {e}') from None
 
 def close_figures():

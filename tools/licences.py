@@ -43,7 +43,8 @@ def is_allowed(said):
 
 def table(found):
     "The page: a row for each package, from (name, version, licence)."
-    what = 'What an installation brings along, at runtime and for development; written by `tools/licences.py`.'
+    what = ('What an installation brings along, at runtime and for development; written by '
+            '`tools/licences.py`.')
     lines = ['# Licences', '', what, '']
     lines += [f'- **{said}**: {why}.' for said, why in TOLERATED.items()]
     lines += ['', '| package | version | licence |', '| --- | --- | --- |']

@@ -1,4 +1,5 @@
-"""Chapters as readers see them: hidden cells and nbdev's directive lines dropped. Run as a script, writes the pages of the Sphinx site.
+"""Chapters as readers see them: hidden cells and nbdev's directive lines dropped. Run as a script, writes the
+pages of the Sphinx site.
 
 usage: python tools/pages.py   (notebooks as executed, data/README.md and LICENSE -> docs/pages/)"""
 import re, shutil
@@ -12,17 +13,20 @@ HIDDEN = {'hide', 'default_exp', 'exporti'}
 def directives(source):
     "The nbdev directives at the top of a cell, as {name: value}, and the source without them."
     lines, found = source.splitlines(), {}
-    while lines and (m := DIRECTIVE.match(lines[0].strip())): found[m[1]] = m[2].strip(); lines.pop(0)
+    while lines and (m := DIRECTIVE.match(lines[0].strip())):
+        found[m[1]] = m[2].strip()
+        lines.pop(0)
     return found, '\n'.join(lines).strip()
 
 def reader_view(nb):
-    "The notebook without hidden cells and directive lines; `echo`, `code-fold` and `fig-alt` become MyST's tags and metadata."
+    "The notebook without hidden cells and directive lines, which become MyST's tags and metadata."
     cells = []
     for cell in nb.cells:
         if cell.cell_type == 'code':
             found, cell.source = directives(cell.source)
             if found.keys() & HIDDEN or found.get('include') == 'false' or not cell.source: continue
-            tags = ['remove-input'] if found.get('echo') == 'false' else ['hide-input'] if found.get('code-fold') == 'true' else []
+            wishes = {('echo', 'false'): 'remove-input', ('code-fold', 'true'): 'hide-input'}
+            tags = [tag for (key, value), tag in wishes.items() if found.get(key) == value][:1]
             alt = dict(mystnb=dict(image=dict(alt=found['fig-alt'].strip('"')))) if 'fig-alt' in found else {}
             cell.metadata = nbformat.from_dict((dict(tags=tags) if tags else {}) | alt)
         cells.append(cell)
@@ -40,7 +44,8 @@ def main():
     from saliency_nb.runs import alternative_texts # the README needs no Jupyter to be written
     pages = ROOT/'docs'/'pages'
     shutil.rmtree(pages, ignore_errors=True)
-    for path in [*(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs').glob('[a-z]*/*.ipynb'), ROOT/'data'/'README.md', ROOT/'LICENSE']:
+    notebooks = *(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs').glob('[a-z]*/*.ipynb')
+    for path in (*notebooks, ROOT/'data/README.md', ROOT/'LICENSE'):
         target = pages/path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != '.ipynb':

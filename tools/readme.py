@@ -32,7 +32,8 @@ def readme(notebook=ROOT/'nbs'/'index.ipynb'):
     text = with_alt(text, nb)
     text = re.sub(r'<style.*?</style>', '', text, flags=re.S) # of tables; GitHub would show it as text
     text = re.sub(r'[ \t]+$', '', re.sub(r'\n{3,}', '\n\n', text), flags=re.M).strip() + '\n'
-    return f'<!-- made from nbs/index.ipynb by tools/readme.py: edit there -->\n\n{text}', resources['outputs']
+    note = '<!-- made from nbs/index.ipynb by tools/readme.py: edit there -->'
+    return f'{note}\n\n{text}', resources['outputs']
 
 def main():
     text, pictures = readme()
