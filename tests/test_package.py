@@ -138,6 +138,8 @@ def test_wheel_holds_tables_and_analyses(installed):
     assert (inside/'kernels/python3/kernel.json').is_file()
     assert names(inside/'analyses', '*') == names(ROOT/'nbs/analyses', '*.ipynb')
     assert 'model.ipynb' in names(inside/'analyses', '*')
+    def shipped(place): return {f.relative_to(place) for f in (place/'zoo').rglob('*') if f.is_file()}
+    assert shipped(inside) == shipped(PACKAGE) and len(shipped(inside)) > 20
 
 IMPORT_EACH = '''import importlib, sys
 for m in sys.argv[1:]: print(importlib.import_module("saliency_nb." + m).__file__)'''
