@@ -21,10 +21,10 @@ def journey(data, folder):
         'check-data': ['check-data', data, '--out', folder/'checked'],
         'run': ['run', '--data', data, '--out', run],
         'people': ['people', data, '--out', folder/'people'],
-        'score': ['score', run/'maps', '--data', data, '--out', folder/'scored'],
         'dissect': ['dissect', run, '--batch', 5],
         'explain': ['explain', photograph, '--out', folder/'explained'],
-        'predict': ['predict', data/'stimuli', '--out', folder/'maps']}
+        'predict': ['predict', data/'stimuli', '--out', folder/'maps'],
+        'score': ['score', folder/'maps', '--data', data, '--out', folder/'scored']}
 
 def timed(arguments):
     "One command, which may print."
