@@ -320,7 +320,7 @@ def share_at_random(
     "The same of units drawn at random."
     draw = torch.Generator().manual_seed(derived_seed(seed, 'units at random'))
     shape = contrasts.sums.total.shape[1:]
-    def any_units(): return torch.rand(shape, generator=draw).topk(TOP, 1).indices
+    def any_units(): return torch.rand(shape, generator=draw).topk(min(TOP, shape[1]), 1).indices
     halves = HALVES.repeat(draws // 2, 1)
     return float(np.mean([share_of_pairs(contrasts, any_units(), half, pairs) for half in halves]))
 

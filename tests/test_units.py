@@ -9,7 +9,7 @@ from saliency_nb.dictionaries import Channels, Components, Dictionary, SparseAut
 from saliency_nb.overlap import LabelledPlaces, Overlaps, active_share, agreement_of_units, all_features
 from saliency_nb.overlap import best_unit, effective_dimensions, images_with_names, probe_auc, relabelled
 from saliency_nb.units import Contrasts, Differences, Matched, difference_weights, gate, gate_of, known_names
-from saliency_nb.units import selectivity, switch_off, verdict
+from saliency_nb.units import selectivity, share_at_random, switch_off, verdict
 
 NAMES, EVERYTHING = 8, torch.ones(20)
 
@@ -165,3 +165,4 @@ def test_pairs_that_share_cells_or_are_aliases_are_not_asked_about():
     contrasts.add(one._replace(names=torch.arange(3), masks=masks, features=one.features[:, :2]))
     assert contrasts.apart().tolist() == [[False, False, True], [False, False, True], [True, True, False]]
     assert not contrasts.apart([5, -1, 5])[0].any()
+    assert share_at_random(contrasts, contrasts.apart(), draws=4) >= 0 # of two bases, fewer than three
