@@ -2,13 +2,14 @@
 
 No fault is found after hours only.
 """
-import json, re, shutil, sys, tempfile
+import inspect, json, re, shutil, sys, tempfile
 from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
-import nbformat, numpy as np, pandas as pd, pytest
+from typing import get_args
+import lightning as L, nbformat, numpy as np, pandas as pd, pytest
 from jupyter_client.kernelspec import get_kernel_spec
-from saliency_nb import cli, core, declared, inputs, phases, runs, training
+from saliency_nb import cli, core, inputs, phases, runs
 from saliency_nb.core import ParameterError, SaliencyError, read_table
 from saliency_nb.fixations import FixationSet
 from saliency_nb.stages import Analysis
@@ -17,6 +18,7 @@ from saliency_nb.folders import located
 from saliency_nb.runs import html_report, prepared
 from saliency_nb.inputs import open_data, opened_splits
 from saliency_nb.bases import build_model, save_checkpoint
+from saliency_nb.values import CHOICES
 from saliency_nb.world import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -279,19 +281,11 @@ def test_runs_are_called_by_their_models_where_these_differ(tmp_path):
     a, b, c = (tmp_path/f/'run' for f in 'abc')
     assert runs.run_labels([a, b]) == ['dinet', 'salicon'] and runs.run_labels([a, c]) == ['a', 'c']
 
-def test_commands_and_trainings_refuse_the_same_values():
-    "The bounds of a parameter are known without a library; a training called from Python has its own."
-    own = analysis_parameters('model')
-    assert set(declared.CHOICES['precision']) == {p for p in training.PRECISIONS if isinstance(p, str)}
-    for name in training.SENSIBLE.keys() & own.keys():
-        for value in dict(int=(-1, 0, 1), float=(-1., 0., .5)).get(type(own[name]).__name__, ()):
-            asked = is_refused(declared.check_range, name, value)
-            assert asked == is_refused(training.check_training, **{name: value}), (name, value)
-
-def is_refused(check, *values, **named):
-    try: check(*values, **named)
-    except ParameterError: return True
-    return False
+def test_precisions_are_those_of_lightning():
+    "They are written down so that a misspelt one is refused before Lightning is loaded."
+    def alternatives(kind): return sum(map(alternatives, get_args(kind)), []) or [kind]
+    known = alternatives(inspect.signature(L.Trainer).parameters['precision'].annotation)
+    assert set(CHOICES['precision']) == {p for p in known if isinstance(p, str)}
 
 def no_annotation(root): (root/'scene_graphs.json').unlink()
 def broken_annotation(root):
