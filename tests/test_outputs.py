@@ -10,7 +10,7 @@ OFTEN_OTHERS = ( # what may differ from run to run
     (re.compile(r'/tmp/\S+'), 'PATH'), # temporary folders
     (re.compile(r'[\d.,]+ (s|ms|MB|GB|images/s|minutes?|min)\b'), 'N'), # times and memory
     (re.compile(r'0x[0-9a-f]+'), 'ADDRESS'),
-    (re.compile(r"'git': '.*'"), 'REVISION'),
+    (re.compile(r"'[0-9a-f]{7,}( with changes)?'"), 'REVISION OR HASH'),
     (re.compile(r'.*\babout .* left.*\n?'), ''), # progress
     (re.compile(r'-?\d*\.\d+(e-?\d+)?'), 'NUMBER')) # the last digits hang on the processor
 
