@@ -219,7 +219,7 @@ def sample_fixations(
     ends: list, # end of each window but the last, ms
     n: int, # fixations
 ) -> dict: # arrays x, y (px), t (onset, ms), duration (ms)
-    "Fixations of one observer: gamma durations (mean 250 ms), places from the window they start in."
+    "Fixations of one observer: gamma durations (mean 290 ms), places from the window they start in."
     duration = g.gamma(5, 50, n).round() + 40
     t = np.cumsum(duration) - duration
     drawn = []
