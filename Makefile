@@ -1,14 +1,15 @@
-# make run | test | nightly | crash | osie | models | planted | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
+# make run | test | nightly | crash | osie | models | families | zoo | planted | prepare | notebooks | docs | lock | clean: each sets up its own virtual environment first, so each works from a fresh clone
 PYTHON := $(shell command -v python3.11 2>/dev/null || command -v python3)
 BIN    := $(CURDIR)/.venv/bin
 READY  := .venv/.ready
 OSIE    ?= ../shared/data/osie
+COCO    ?= ../shared/data/coco
 WEIGHTS ?= ../shared/weights/squeezenet1_0_imagenet.safetensors
 UV     := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv
 export PATH := $(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # every process would compile torch and all else it imports again: 20 CPU seconds each
 
-.PHONY: run osie models planted test nightly crash prepare notebooks readme docs lock clean
+.PHONY: run osie models families zoo planted test nightly crash prepare notebooks readme docs lock clean
 
 run: $(READY)
 	saliency-nb world data/world
@@ -24,6 +25,23 @@ models: $(READY)
 	saliency-nb run --preset tiny --model salicon dinet transalnet --data $(OSIE) --weights $(WEIGHTS) --out runs/models --height 144 --width 192 --features 32 --n-bases 128 \
 	  --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001 --original true
 	mkdir -p bench/models && for m in salicon dinet transalnet; do cp runs/models/$$m/summary.json bench/models/$$m.json; done
+
+# two kinds of model, three trainings each, and the document that compares them
+families: $(READY)
+	saliency-nb run --preset light --seeds 3 --data $(OSIE) --out runs/families/readout
+	saliency-nb run --preset tiny --model dinet --seeds 3 --data $(OSIE) --weights $(WEIGHTS) --out runs/families/dinet --height 144 --width 192 --features 32 \
+	  --n-bases 128 --epochs 5 --lr 0.0003 --lr-every 4 --epochs2 3 --lr2 0.001
+	saliency-nb compare runs/families/readout runs/families/dinet --out runs/families
+	python tools/document.py runs/families/compare_models.ipynb nbs/analyses/compare_models.ipynb
+	nbdev-clean
+
+# the models that ship, from the runs above: OSIE's also asked about the names of COCO
+zoo: run osie
+	python tools/join_coco.py $(COCO) runs/coco
+	saliency-nb run --preset photos --data $(OSIE) --checkpoint runs/osie/phase2/best.safetensors --probe runs/coco/annotations/panoptic_all.json --out runs/osie_coco
+	python tools/zoo.py runs/world world
+	python tools/zoo.py runs/osie photos
+	python tools/zoo.py runs/osie_coco photos --probe coco
 
 # planted truth: the whole chain on five worlds that nothing was chosen on, with a published host trained end to end, and with the preset `light`;
 # CONDITIONS='base,few images,noisy' adds two more sets of worlds

@@ -422,3 +422,16 @@ def test_bench_loads_a_generated_scene_graph():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found['images'] == 150 and found['boxes'] > 1000 and found['peak_gb'] < 2
+
+def test_parts_of_coco_are_joined(tmp_path):
+    "The models in the box were asked about such a set (`make zoo`)."
+    coco = tmp_path/'coco'
+    for i, part in enumerate(('train2017', 'val2017'), 1):
+        draw(coco/f'images/{part}/{i}.jpg', np.zeros((30, 40, 3), np.uint8))
+        draw(coco/f'annotations/panoptic_{part}/{i}.png', np.full((30, 40, 3), [0, 1, 2], np.uint8))
+        said = dict(image_id=i, file_name=f'{i}.png', segments_info=[dict(id=258, category_id=1)])
+        data = dict(images=[dict(id=i, file_name=f'{i}.jpg', width=40, height=30)], annotations=[said])
+        write(coco/f'annotations/panoptic_{part}.json', data | dict(categories=[dict(id=1, name='sky')]))
+    subprocess.run([sys.executable, ROOT/'tools/join_coco.py', coco, tmp_path/'all'], check=True)
+    regions = read_all(read_regions(tmp_path/'all/annotations/panoptic_all.json'))
+    assert regions.ids == ['1', '2'] and regions.semantics == ['sky']
