@@ -1,11 +1,12 @@
 "Interventions and adjusted effects on cases whose answer is known."
 from types import SimpleNamespace
 import cv2, numpy as np, pandas as pd, pytest, torch
+from planted import generated_population, sampled
 from saliency_nb import adjustment
 from saliency_nb.adjustment import (Adjustment, adjusted, adjusted_contrasts, jackknife,
                                     named_objects, normal_equations, object_design, solved)
 from saliency_nb.bases import build_model
-from saliency_nb.uncertainty import adjusted_differences, contrast_differences, generated_population, sampled
+from saliency_nb.uncertainty import adjusted_differences, contrast_differences
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
