@@ -16,7 +16,7 @@ from saliency_nb.core import rng, versions
 from saliency_nb.contributions import contributions, semantic_shares
 
 sys.path.append(str(Path(__file__).resolve().parent.parent/'tests'))
-from planted import coverage_summary, covered_by, generated_population
+from populations import coverage_summary, covered_by, generated_population
 
 SECONDS, GIGABYTES = 30, 6 # limits
 OUT = Path(__file__).with_name('contributions.json')

@@ -1,7 +1,7 @@
 "Contributions as others use them: the agreed file format, folds against images, random names, coverage."
 import json
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
-from planted import covered_by, generated_population, sampled
+from populations import covered_by, generated_population, sampled
 from saliency_nb.bases import build_model, export_authors, save_checkpoint
 from saliency_nb.chance import FEWEST, q_values
 from saliency_nb.contributions import (contrast_effect, contributions, effect_interval, fold_draws,

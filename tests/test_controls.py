@@ -3,7 +3,7 @@ import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from scipy import ndimage
 from given import boxed, density_on
 from nightly import NIGHTLY, noted
-from planted import generated_population, sampled
+from populations import generated_population, sampled
 from saliency_nb.adjustment import Adjustment, fold_errors, freedom, object_design, solved, student_interval
 from saliency_nb.bases import build_model
 from saliency_nb.contributions import local_effect

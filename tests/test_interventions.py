@@ -1,7 +1,7 @@
 "Interventions and adjusted effects on cases whose answer is known."
 from types import SimpleNamespace
 import cv2, numpy as np, pandas as pd, pytest, torch
-from planted import generated_population, sampled
+from populations import generated_population, sampled
 from saliency_nb import adjustment
 from saliency_nb.adjustment import (Adjustment, adjusted, adjusted_contrasts, jackknife,
                                     named_objects, normal_equations, object_design, solved)
