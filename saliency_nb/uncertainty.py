@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['APART', 'MARGIN', 'SINGLE', 'category_contributions', 'summed', 'shared_names', 'same_images', 'shared_effects',
            'contrast_effects', 'family', 'from_seeds', 'family_means', 'single_means', 'listed', 'verdicts',
-           'effect_differences', 'contrast_differences', 'adjusted_differences', 'rank_correlations', 'check_names',
-           'rankings', 'permuted_rankings', 'agreement', 'sign_errors']
+           'effect_differences', 'contrast_differences', 'rank_correlations', 'check_names', 'rankings',
+           'permuted_rankings', 'agreement', 'sign_errors']
 
 # %% ../nbs/40_uncertainty.ipynb #623dd52b
 from types import SimpleNamespace
@@ -164,11 +164,12 @@ def verdicts(
 
 # %% ../nbs/40_uncertainty.ipynb #40000060
 def effect_differences(
-    first: list, # from `mean_effect` or `solved`, one per training of the first model
-    second: list, # of the second, on the same images
+    first, # from `mean_effect` or `adjusted_contrasts`: a family (a list), or a single training
+    second, # of another model, on the same images
     margin: float = MARGIN, # of equivalence, in the unit of the effects
 ) -> pd.DataFrame: # see `contrast_differences`
-    "Differences of the means of two families, or of two single trainings."
+    "Differences of the means of two families, or of two single trainings, on the same images."
+    first, second = listed(first), listed(second)
     effects = same_images([*first, *second])
     a, b = family(effects[:len(first)]), family(effects[len(first):])
     images = fold_errors(a.influence - b.influence)**2, freedom(np.minimum(a.images, b.images))
@@ -193,15 +194,6 @@ def contrast_differences(
     first, second = listed(first), listed(second)
     effects = contrast_effects([*first, *second])
     return effect_differences(effects[:len(first)], effects[len(first):], margin)
-
-# %% ../nbs/40_uncertainty.ipynb #40000066
-def adjusted_differences(
-    first, # from `adjusted_contrasts`: a family (a list, one per training), or a single training
-    second, # of another model on the same images
-    margin: float = MARGIN, # of equivalence, nats
-) -> pd.DataFrame: # as `contrast_differences`
-    "How much more a semantic adds by itself; raises `ParameterError` where images differ."
-    return effect_differences(listed(first), listed(second), margin)
 
 # %% ../nbs/40_uncertainty.ipynb #40000073
 def rank_correlations(
