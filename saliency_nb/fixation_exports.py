@@ -10,7 +10,7 @@ __all__ = ['COLUMNS', 'MARKS', 'DELIMITERS', 'TABLES', 'WORDS', 'NUMBERS', 'MISS
            'in_order', 'read_images', 'note_without_image', 'read_tables', 'read_csv']
 
 # %% ../nbs/50_fixation_exports.ipynb #6c07f422
-import codecs, csv, unicodedata
+import codecs, unicodedata
 from collections import Counter
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -71,14 +71,9 @@ def table_header(
     **style, # encoding and delimiter, where they are known
 ) -> list: # names of its columns, those that come again numbered; none where its first line is not readable
     "The columns of a table."
-    try:
-        style = table_style(path, **style)
-        with open(path, encoding=style['encoding'], errors='replace', newline='') as f:
-            names = next(csv.reader(f, delimiter=style['delimiter']), [])
-    except (OSError, UnicodeError, LookupError, csv.Error): return []
-    names = [name.strip() for name in names]
-    before = [names[:n].count(name) for n, name in enumerate(names)]
-    return [f'{name}.{n}' if n else name for name, n in zip(names, before)]
+    try: table = pd.read_csv(path, nrows=0, encoding_errors='replace', **table_style(path, **style))
+    except (OSError, ValueError, LookupError): return []
+    return [name.strip() for name in table]
 
 # %% ../nbs/50_fixation_exports.ipynb #45d2fdf5
 TABLES = {'.csv', '.tsv', '.txt'}
