@@ -6,15 +6,16 @@
 __all__ = ['KINDS', 'COLUMNS', 'ANNOTATIONS', 'GRID', 'ORIENTATION', 'Findings', 'Contents', 'splits_of', 'opened_set',
            'images_table', 'fixations_table', 'note_shared_ids', 'is_annotated', 'frame_sizes', 'note_regions',
            'note_unannotated', 'opened_regions', 'open_contents', 'contrast', 'is_rotated', 'look_at_image',
-           'look_at_map', 'measure', 'find_corner']
+           'look_at_map', 'parallel', 'measure', 'find_corner']
 
 # %% ../nbs/53_contents.ipynb #8a1dffb7
 import hashlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 import cv2, numpy as np, pandas as pd
-from tqdm.contrib.concurrent import thread_map
+from tqdm import tqdm
 from .core import DataError, Problems, existing_folder
 from .fixations import FIXATION_COLUMNS, FixationSet, json_releases
 from .pictures import decoded, load_map, load_rgb
@@ -316,6 +317,17 @@ def look_at_map(
                   f'recorded on {row.height:g} x {row.width:g} px.', row.Index)
     else: return cv2.resize(values, GRID[::-1], interpolation=cv2.INTER_AREA)
 
+# %% ../nbs/53_contents.ipynb #d6bef7e1
+def parallel(
+    function, # of one item
+    items, # to go through
+    what: str, # for the progress bar
+) -> list: # results, in order
+    "Threads with a progress bar; an interrupt waits for the running ones only."
+    pool, items = ThreadPoolExecutor(), list(items)
+    try: return list(tqdm(pool.map(function, items), total=len(items), desc=what, disable=None))
+    finally: pool.shutdown(cancel_futures=True)
+
 # %% ../nbs/53_contents.ipynb #724aaf64
 def measure(
     c: Contents, # receives `measured`
@@ -323,7 +335,7 @@ def measure(
 ): # nothing
     "Decode everything once."
     def look(row): return *look_at_image(row, found), look_at_map(row, found)
-    looked = thread_map(look, c.images.itertuples(), desc='images and maps', disable=None)
+    looked = parallel(look, c.images.itertuples(), 'images and maps')
     columns = ['pixels', 'contrast', 'map']
     c.measured = pd.DataFrame(looked, index=c.images.index, columns=columns, dtype=object)
 

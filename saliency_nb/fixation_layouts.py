@@ -329,9 +329,7 @@ def with_pictures(
         if name in differ: paths = [p for p in paths if task_name(p.parent.name) == task_name(entry['task'])]
         if name in differ and paths: entry['image'] = f'{paths[0].parent.name}_{name}'
         if paths: images[entry['image']] = paths[0]
-    for name in sorted({entry['image'] for entry in scanpaths} - set(images)):
-        problems.add(f'{source}: scanpaths on image {name}, but no image of this name; add the image or '
-                     'remove its scanpaths.', name, 'fixations without image')
+    without_image(images, [entry['image'] for entry in scanpaths], source, 'scanpaths', problems)
     return dict(sorted(images.items()))
 
 # %% ../nbs/50_fixation_layouts.ipynb #coco0009

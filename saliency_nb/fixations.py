@@ -377,9 +377,7 @@ def read_salicon_json(
     own = root/'images'/file.stem.removeprefix('fixations_')
     images = image_files(own if own.is_dir() else root/'images', problems)
     frames, gaze = listed_gaze(file)
-    for i in sorted(set(frames) - set(images)):
-        sentence = f"{file}: lists image {i}, which is not in {root/'images'}; add it."
-        problems.add(sentence, i, 'fixations without image')
+    without_image(images, frames, file, 'fixations', problems)
     if own.is_dir(): without_image(frames, images, file, 'image file', problems)
     def one(i):
         number, frame = frames[i]

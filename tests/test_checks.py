@@ -293,11 +293,11 @@ def test_command(world, tmp_path, command):
 SAYS_WHEN_IT_STARTS = """
 import sys
 from saliency_nb import cli, contents
-thread_map = contents.thread_map
-def told(*arguments, **shown):
+parallel = contents.parallel
+def told(*arguments):
     print('started', flush=True)
-    return thread_map(*arguments, **shown)
-contents.thread_map = told
+    return parallel(*arguments)
+contents.parallel = told
 sys.exit(cli.main(sys.argv[1:]))
 """
 
