@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, xarray as xr
 from saliency_nb.core import rng, versions
 from saliency_nb.contributions import contributions, semantic_shares
-from saliency_nb.uncertainty import coverage_summary, covered_by, generated_population
+
+sys.path.append(str(Path(__file__).resolve().parent.parent/'tests'))
+from populations import coverage_summary, covered_by, generated_population
 
 SECONDS, GIGABYTES = 30, 6 # limits
 OUT = Path(__file__).with_name('contributions.json')

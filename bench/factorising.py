@@ -18,7 +18,7 @@ from saliency_nb.bases import build_model, initialise, saturated_share
 from saliency_nb.core import derived_seed, fingerprint, whole_file
 from saliency_nb.fixations import SaliencyDataset
 from saliency_nb.inputs import open_data
-from saliency_nb.fitting import fit_bases, reconstruction_quality
+from saliency_nb.fitting import compared_with_original, fit_bases, fit_summary
 from saliency_nb.batches import preloaded, with_activations
 from saliency_nb.training import evaluate, train
 
@@ -101,7 +101,7 @@ def without_bases(host, n, seed):
     done(host, 0, seed, 'original', original, start)
     start = time.time()
     fitted = fit_bases(original, learn, n, seed=seed)
-    carried = reconstruction_quality(fitted, val)
+    carried, *_ = fit_summary(compared_with_original(original, fitted, val))['variance']
     done(host, n, seed, 'fitted', fitted, start, reconstructed=carried, **bases_state(fitted))
 
 def one(host, n, seed):

@@ -6,18 +6,20 @@
 __all__ = ['WAYS', 'LEAST', 'MANY', 'AREA', 'BLUR', 'COLORS', 'STYLE', 'HEAD', 'looks_hash', 'twin_kind', 'find_twins',
            'midranks', 'looked_at', 'auc_own', 'auc_others', 'sure', 'judge_axes', 'judge_chance', 'find_strangers',
            'auc_mean_map', 'reference_of', 'fit', 'next_command', 'advice', 'advice_sentences', 'counted', 'verdict',
-           'Checked', 'embedded', 'layer', 'heat', 'ring_path', 'outlines', 'picture', 'fixations_inside',
-           'fixations_picture', 'density_layer', 'regions_picture', 'drawn', 'rows', 'kind_row', 'kinds_table',
-           'sample_keys', 'fit_section', 'page', 'write_report', 'check_data']
+           'Checked', 'layer', 'heat', 'ring_path', 'outlines', 'picture', 'fixations_inside', 'fixations_picture',
+           'density_layer', 'regions_picture', 'drawn', 'rows', 'kind_row', 'kinds_table', 'sample_keys', 'fit_section',
+           'page', 'write_report', 'check_data']
 
 # %% ../nbs/54_checks.ipynb #9320bd0a
 import base64, hashlib, html, shlex, time
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 import cv2, numpy as np, pandas as pd
+from PIL import Image
 from scipy.stats import rankdata
 from .core import rng, whole_file, write_json
-from .fixations import density, fixation_map, grid_sigma
+from .fixations import density, fixation_map, grid_sigma, inside
 from .pictures import load_rgb
 from .contents import (GRID, KINDS, Contents, Findings, find_corner, measure,
                                   open_contents)
@@ -81,10 +83,8 @@ def looked_at(
     for k, key in enumerate(keys):
         f, row = by_image[key], c.images.loc[key]
         x, y = way(f.x.to_numpy(float), f.y.to_numpy(float), row.width, row.height)
-        inside = (x >= 0) & (y >= 0) & (x < row.width) & (y < row.height)
-        line = (y[inside] * GRID[0] / row.height).astype(int)
-        column = (x[inside] * GRID[1] / row.width).astype(int)
-        cells[k][line, column] = True
+        there = inside(x, y, row.width, row.height)
+        cells[k] = fixation_map(x[there], y[there], (row.height, row.width), GRID) > 0
     return cells.reshape(len(keys), -1)
 
 # %% ../nbs/54_checks.ipynb #3736b002
@@ -307,25 +307,16 @@ class Checked:
         told = '**usable**' if self.usable else '**not usable as it is**'
         return f'{told}: {html.escape(self.sentence)}'
 
-# %% ../nbs/54_checks.ipynb #ef6ad483
-def embedded(
-    image: np.ndarray, # (H, W, 3) or (H, W, 4), RGB(A) uint8
-    ending: str, # '.jpg' or '.png'
-) -> str: # data URI
-    "An image inside a page."
-    order = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
-    data = cv2.imencode(ending, cv2.cvtColor(image, order))[1]
-    kind = 'jpeg' if ending == '.jpg' else ending[1:]
-    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
-
 # %% ../nbs/54_checks.ipynb #05e78212
 def layer(
     image: np.ndarray, # (H, W, 3) or (H, W, 4), RGB(A) uint8
-    ending: str, # '.jpg' or '.png'
+    kind: str, # 'jpeg' or 'png'
 ) -> str: # SVG
     "An image as a layer of a picture, a px a unit."
-    height, width = image.shape[:2]
-    return f'<image width="{width}" height="{height}" href="{embedded(image, ending)}"/>'
+    (height, width), file = image.shape[:2], BytesIO()
+    Image.fromarray(image).save(file, kind, quality=92)
+    link = f'data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}'
+    return f'<image width="{width}" height="{height}" href="{link}"/>'
 
 # %% ../nbs/54_checks.ipynb #4405f241
 def heat(
@@ -384,9 +375,9 @@ def fixations_inside(
     "Fixations of an image, in px of its picture."
     f, row = c.fixations[c.fixations.image == key], c.images.loc[key]
     h, w = (row.height, row.width) if row.height > 0 else shape
-    xy = f[['x', 'y']].to_numpy(float) * size[::-1] / (w, h)
-    inside = ((xy >= 0) & (xy < size[::-1])).all(1)
-    return xy[inside], int((~inside).sum())
+    there = inside(f.x, f.y, w, h)
+    xy = f[['x', 'y']].to_numpy(float)[there] * size[::-1] / (w, h)
+    return xy, int((~there).sum())
 
 # %% ../nbs/54_checks.ipynb #3c71c27e
 def fixations_picture(
@@ -438,13 +429,13 @@ def drawn(
     "One image with its fixations, density and regions."
     i, rgb = c.images.id[key], load_rgb(c.images.path[key])
     size = round(rgb.shape[0] * width / rgb.shape[1]), width
-    photo = layer(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA), '.jpg')
+    photo = layer(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA), 'jpeg')
     xy, outside = fixations_inside(c, key, rgb.shape[:2], size)
     figures = [fixations_picture(photo, size, xy, outside)]
     values = density_layer(c, key, xy, size)
     if values is not None:
         told = 'density, blurred' if c.measured['map'][key] is None else 'density map'
-        figures.append(picture(told, size, photo, layer(heat(values), '.png')))
+        figures.append(picture(told, size, photo, layer(heat(values), 'png')))
     if c.regions is not None and i in c.regions.images: figures.append(regions_picture(c, i, photo, size))
     notes = [f'<li>{html.escape(f"{kind}: {said}")}</li>' for kind, _, image, said in found if image == key]
     head = f'<h3>{html.escape(key)}</h3>' + (f'<ul>{"".join(notes)}</ul>' if notes else '')

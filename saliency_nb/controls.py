@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['CLAIMS', 'beyond', 'valued', 'effect_beyond', 'effects_of', 'random_limit', 'against_random_names', 'require_claim',
-           'require_measured', 'require_same_probe', 'not_beaten', 'controls', 'given_area', 'rank_interval',
-           'area_row', 'beside_area']
+           'require_measured', 'require_same_probe', 'not_beaten', 'controls']
 
 # %% ../nbs/41_controls.ipynb #9f9aa93d
 import numpy as np, pandas as pd, xarray as xr
-from scipy.stats import norm
 from .core import ParameterError
 from .contributions import (contrast_effect, contribution_interval, effect_interval, fold_draws,
                                        local_effect, of_folds, permuted_orders,
@@ -177,52 +175,3 @@ def controls(
     values = {k: t.value for k, t in theirs.items()} | dict(not_beaten=not_beaten(claim, theirs))
     table = claim.rename(columns=dict(value=column)).assign(**values)
     return table.sort_values(column, ascending=False)
-
-# %% ../nbs/41_controls.ipynb #41c0002f
-def given_area(
-    r: pd.DataFrame, # correlations of claim, area, truth
-) -> float: # in [-1, 1]
-    "Partial correlation of claim and truth, with area held fixed."
-    left = r.claim.truth - r.claim.area * r.area.truth
-    return left / np.sqrt((1 - r.claim.area**2) * (1 - r.area.truth**2))
-
-# %% ../nbs/41_controls.ipynb #0547e3c4
-def rank_interval(
-    rho: float, # rank correlation
-    names: int, # it was computed from
-    held: int = 0, # columns held fixed
-) -> tuple[float, float]: # 95% interval
-    "Names resampled, in closed form: Bonett and Wright 2000."
-    z = np.arctanh(np.clip(rho, -.999, .999))
-    reach = norm.ppf(.975) * np.sqrt((1 + rho**2 / 2) / (names - 3 - held))
-    return float(np.tanh(z - reach)), float(np.tanh(z + reach))
-
-# %% ../nbs/41_controls.ipynb #8460bb45
-def area_row(
-    table: pd.DataFrame, # a row per name; claim, area, truth
-) -> dict: # names; area, truth, given_area: rank correlations, each with low, high
-    "How far area explains a claim over names, and the agreement left given area."
-    r, names = table.corr('spearman'), len(table)
-    found = dict(area=r.claim.area, truth=r.claim.truth, given_area=given_area(r))
-    row = dict(names=names)
-    for what, rho in found.items():
-        low, high = rank_interval(rho, names, held=what == 'given_area')
-        short = what.removesuffix('_area')
-        row |= {what: rho, f'{short}_low': low, f'{short}_high': high}
-    return row
-
-# %% ../nbs/41_controls.ipynb #2d4e348b
-def beside_area(
-    claims: pd.DataFrame, # index: semantic; a column per claim
-    area: pd.Series, # index: semantic; mean share of the image, or its logarithm
-    truth: pd.Series, # index: semantic; what the claims are compared with
-) -> pd.DataFrame: # index: claim; columns of `area_row`
-    "How far area explains claims over names, and the agreement left; raises `ParameterError`."
-    rows = {}
-    for k, claim in claims.items():
-        table = pd.DataFrame(dict(claim=claim, area=area, truth=truth)).dropna()
-        if len(table) < 6:
-            raise ParameterError(f"only {len(table)} names have a claim '{k}', an area and a truth: "
-                                 'a partial rank correlation needs six or more.')
-        rows[k] = area_row(table)
-    return pd.DataFrame(rows).T.astype(dict(names=int))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOST', 'same_size', 'last_convolution', 'BeforeReadout', 'trained_host', 'reconstructed', 'sampled_features',
-           'fit_directions', 'fit_bases', 'reconstruction_quality', 'left_of_features', 'left_of_predictions',
-           'compared_with_original', 'with_interval', 'fit_summary', 'fit_sentence', 'cc_with_people', 'fit_warning']
+           'fit_directions', 'fit_bases', 'left_of_features', 'left_of_predictions', 'compared_with_original',
+           'with_interval', 'fit_summary', 'fit_sentence', 'cc_with_people', 'fit_warning']
 
 # %% ../nbs/25_fitting.ipynb #25f00003
 from functools import partial
@@ -136,17 +136,6 @@ def fit_bases(
     second.bases.weight.data.copy_(start[..., None, None])
     fit_directions(second.bases.weight, v, steps, batch, lr, Progress('bases', steps, 'steps', say=say))
     return freeze_below_readout(second).eval()
-
-# %% ../nbs/25_fitting.ipynb #25f00021
-def reconstruction_quality(
-    model: FactorizedSaliency, # in phase 1, from `fit_bases`
-    dataset: Dataset, # images that were not used to fit
-    places: int = 200, # drawn from each image
-) -> float: # 1: perfect; 0: no better than the mean; can be negative
-    "Share of the variance of the features that the bases reconstruct."
-    v = sampled_features(model.host, dataset, places)
-    with torch.no_grad(): rest = v - reconstructed(v, model.bases.weight[..., 0, 0].cpu())
-    return 1 - (rest.square().sum() / (v - v.mean(0)).square().sum()).item()
 
 # %% ../nbs/25_fitting.ipynb #5e0e0005
 def left_of_features(

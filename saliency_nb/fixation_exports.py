@@ -6,18 +6,18 @@
 __all__ = ['COLUMNS', 'MARKS', 'DELIMITERS', 'TABLES', 'WORDS', 'NUMBERS', 'MISSING', 'EVENTS', 'FIXATIONS', 'SAMPLES',
            'FROM_ONE', 'named_columns', 'table_style', 'table_header', 'own_table', 'any_table', 'unreadable',
            'raw_table', 'are_fixations', 'require_columns', 'csv_table', 'is_written', 'decimal_mark', 'in_numbers',
-           'folders_of', 'own_names', 'images_below', 'images_named', 'meant', 'one_set', 'images_beside', 'one_table',
-           'in_order', 'read_images', 'note_without_image', 'read_tables', 'read_csv']
+           'folders_of', 'own_names', 'images_named', 'meant', 'one_set', 'images_beside', 'one_table', 'in_order',
+           'read_images', 'read_tables', 'read_csv']
 
 # %% ../nbs/50_fixation_exports.ipynb #6c07f422
-import codecs, csv, unicodedata
+import codecs, unicodedata
 from collections import Counter
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import (IMAGES, DataError, Problems, existing_file, existing_folder, files_in, image_id,
-                              read_each)
+from .core import (IMAGES, DataError, Problems, existing_file, existing_folder,
+                              files_in, image_id, read_each)
 from .fixations import FixationSet, assembled
-from .pictures import image_files, image_size, or_strict
+from .pictures import image_files, image_size, or_strict, without_image
 
 # %% ../nbs/50_fixation_exports.ipynb #csv00001
 COLUMNS = { # of a fixation -> its names in exports of EyeLink, Tobii Studio and Pro Lab, SMI, and elsewhere
@@ -71,14 +71,9 @@ def table_header(
     **style, # encoding and delimiter, where they are known
 ) -> list: # names of its columns, those that come again numbered; none where its first line is not readable
     "The columns of a table."
-    try:
-        style = table_style(path, **style)
-        with open(path, encoding=style['encoding'], errors='replace', newline='') as f:
-            names = next(csv.reader(f, delimiter=style['delimiter']), [])
-    except (OSError, UnicodeError, LookupError, csv.Error): return []
-    names = [name.strip() for name in names]
-    before = [names[:n].count(name) for n, name in enumerate(names)]
-    return [f'{name}.{n}' if n else name for name, n in zip(names, before)]
+    try: table = pd.read_csv(path, nrows=0, encoding_errors='replace', **table_style(path, **style))
+    except (OSError, ValueError, LookupError): return []
+    return [name.strip() for name in table]
 
 # %% ../nbs/50_fixation_exports.ipynb #45d2fdf5
 TABLES = {'.csv', '.tsv', '.txt'}
@@ -231,24 +226,6 @@ def own_names(
         found.append('_'.join([*place, name]) if places[name] > 1 else name)
     return found
 
-# %% ../nbs/50_fixation_exports.ipynb #8da4ab09
-def images_below(
-    folder, # folder of images and folders of images
-    problems: Problems, # collects two images of one name in one folder
-) -> dict: # image id -> path
-    "Images of a folder and its sub-folders."
-    folder = existing_folder(folder, 'images')
-    paths, found = files_in(folder, IMAGES, deep=True), {}
-    if not paths:
-        raise DataError(f'{folder}: no images; the folder must hold .jpg or .png files.', 'missing images')
-    for own, path in zip(own_names(paths, folder), paths):
-        if own in found:
-            first, second = found[own].relative_to(folder), path.relative_to(folder)
-            sentence = f'{folder}: {first} and {second} are two images of one name; rename or remove one.'
-            problems.add(sentence, own, 'same id twice')
-        found[own] = path
-    return {i: path for i, path in found.items() if i not in problems.images}
-
 # %% ../nbs/50_fixation_exports.ipynb #9b8b7bdb
 def images_named(
     folder, # folder of images, perhaps in sub-folders
@@ -261,7 +238,7 @@ def images_named(
     known = {image_id(p.name) for p in top}
     flat = known and known >= set(plain.values()) and not any(map(folders_of, names))
     if flat: return image_files(folder, problems), plain
-    below = images_below(folder, problems)
+    below = image_files(folder, problems, deep=True, named=own_names)
     lookup = {n: meant(n, plain, below, folder, problems) for n in names}
     named = set(lookup.values())
     return {i: p for i, p in below.items() if not top or p.parent == folder or i in named}, lookup
@@ -344,21 +321,11 @@ def in_order(
     return table.assign(order=order.astype(int))
 
 # %% ../nbs/50_fixation_exports.ipynb #4787aeb6
-def read_images(path, table, paths, faulty, problems) -> dict: # image id -> (fixations, (height, width))
-    "Fixations and size of the images that are not faulty already; one without fixations is."
+def read_images(table, paths, faulty, problems) -> dict: # image id -> (fixations, (height, width))
+    "Fixations, of which there may be none, and size of the images that are not faulty already."
     by_image = dict(list(table.groupby('image')))
-    def one(i):
-        if i in by_image: return by_image[i], image_size(paths[i])
-        raise DataError(f'{path}: image {i} has no fixations; remove it or add its fixations.',
-                        'image without fixations')
+    def one(i): return by_image.get(i, table[:0]), image_size(paths[i])
     return read_each(one, {i: i for i in paths if i not in faulty}, problems)
-
-# %% ../nbs/50_fixation_exports.ipynb #012dcc04
-def note_without_image(path, lacking, problems): # image ids
-    "Fixations whose image is not there are faults."
-    for i in sorted(lacking):
-        problems.add(f'{path}: fixations on image {i}, but no image of this name; add the image or remove '
-                     'the rows.', i, 'fixations without image')
 
 # %% ../nbs/50_fixation_exports.ipynb #6fa38dc5
 def read_tables(
@@ -378,9 +345,9 @@ def read_tables(
     names = {n for t in tables.values() for n in t.image} - {'', '.'}
     paths, lookup = images_named(images or images_beside(folder), sorted(names), problems)
     table = one_table(tables, lookup, decimal, problems)
-    note_without_image(path, set(table.image) - set(paths) - problems.images, problems)
+    without_image(paths, table.image, path, 'fixations', problems)
     table[['x', 'y']] -= np.broadcast_to(np.asarray(origin, float), 2)
-    read = read_images(path, in_order(table), paths, {p.image for p in problems[before:]}, problems)
+    read = read_images(in_order(table), paths, {p.image for p in problems[before:]}, problems)
     known |= dict(left_out=sum(map(len, tables.values())) - len(table)) # looks between the images
     return assembled(folder.resolve().name, path, paths, read, problems, **known)
 

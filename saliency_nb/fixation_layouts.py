@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MIT1003_RATE', 'SCREEN', 'SPLITS', 'SCREEN_DEGREE', 'found_fixations', 'mit1003_gaze', 'mit1003_files',
-           'observers_looks', 'mit1003_looks', 'read_mit1003', 'mat_files', 'category_files', 'fixation_locations',
-           'cat2000_files', 'read_cat2000', 'viewing_times', 'looks_at_times', 'read_codecharts', 'screen_scale',
-           'from_screen', 'first_entry', 'scanpath_files', 'require_new', 'scanpaths_in', 'task_name', 'are_copies',
-           'by_name', 'with_pictures', 'image_splits', 'selected', 'looks_on', 'require_scanpaths', 'read_pictures',
+           'observers_looks', 'mit1003_looks', 'read_mit1003', 'category_files', 'fixation_locations', 'cat2000_files',
+           'read_cat2000', 'viewing_times', 'looks_at_times', 'read_codecharts', 'screen_scale', 'from_screen',
+           'first_entry', 'scanpath_files', 'require_new', 'scanpaths_in', 'task_name', 'are_copies', 'by_name',
+           'with_pictures', 'image_splits', 'selected', 'looks_on', 'require_scanpaths', 'read_pictures',
            'read_scanpaths']
 
 # %% ../nbs/50_fixation_layouts.ipynb #34ff3e41
@@ -124,11 +124,6 @@ def read_mit1003(
     read = {i: (found, size) for i, (found, size, _) in read.items()}
     return assembled('MIT1003', root, files.images, read, problems, sigma, files.maps, **known)
 
-# %% ../nbs/50_fixation_layouts.ipynb #e3b02111
-def mat_files(folder, problems) -> dict: # image id -> path
-    "MATLAB files of a folder."
-    return files_by_id(folder, {'.mat'}, problems)
-
 # %% ../nbs/50_fixation_layouts.ipynb #e09a4c07
 def category_files(
     folder, # folder of categories
@@ -159,6 +154,7 @@ def cat2000_files(
 ) -> SimpleNamespace: # images, points, maps: image id -> path
     "What belongs to CAT2000's images."
     images = category_files(root/'Stimuli', image_files, problems)
+    def mat_files(folder, own): return files_by_id(folder, {'.mat'}, own)
     points = category_files(root/'FIXATIONLOCS', mat_files, problems)
     there = (root/'FIXATIONMAPS').is_dir()
     maps = category_files(root/'FIXATIONMAPS', image_files, problems) if there else {}
@@ -333,9 +329,7 @@ def with_pictures(
         if name in differ: paths = [p for p in paths if task_name(p.parent.name) == task_name(entry['task'])]
         if name in differ and paths: entry['image'] = f'{paths[0].parent.name}_{name}'
         if paths: images[entry['image']] = paths[0]
-    for name in sorted({entry['image'] for entry in scanpaths} - set(images)):
-        problems.add(f'{source}: scanpaths on image {name}, but no image of this name; add the image or '
-                     'remove its scanpaths.', name, 'fixations without image')
+    without_image(images, [entry['image'] for entry in scanpaths], source, 'scanpaths', problems)
     return dict(sorted(images.items()))
 
 # %% ../nbs/50_fixation_layouts.ipynb #coco0009

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_OUTSIDE', 'FIXATION_COLUMNS', 'UNKNOWN', 'OSIE_FRAME', 'OSIE_SIGMA', 'SAVING', 'FixationSet', 'inside',
-           'likely_reason', 'require_pixels', 'image_faults', 'checked', 'image_row', 'with_density', 'require_some',
+           'likely_reason', 'require_pixels', 'image_faults', 'require_some', 'checked', 'image_row', 'with_density',
            'assembled', 'positions', 'joined', 'observers_table', 'observer_gaze', 'read_gaze', 'image_gaze',
            'read_salicon', 'json_releases', 'workers_gaze', 'only_release', 'listed_gaze', 'read_salicon_json',
            'osie_looks', 'osie_eye', 'osie_cursor', 'osie_mouse', 'read_osie', 'fixation_map', 'grid_sigma', 'density',
@@ -160,6 +160,13 @@ def image_faults(
         faults[image] = sentence, 'image without fixations'
     return faults
 
+# %% ../nbs/11_fixations.ipynb #69b81dc6
+def require_some(source, read, problems):
+    "Raise `DataError` where nothing was read."
+    if read: return
+    reason = problems[-1][1] if problems else 'give a folder that holds some.'
+    raise DataError(f'{source}: no image with usable fixations is left; {reason}')
+
 # %% ../nbs/11_fixations.ipynb #b0a1e005
 def checked(
     fixations: FixationSet, # what a reader has read
@@ -172,9 +179,7 @@ def checked(
     valid = inside(f.x, f.y, f.width, f.height)
     faults = image_faults(f.assign(valid=valid), fixations.ids, source)
     for image, (sentence, kind) in faults.items(): or_strict(problems).add(sentence, image, kind)
-    if len(faults) == len(fixations):
-        first = next(iter(faults.values()), ['give a folder that holds some.'])[0]
-        raise DataError(f'{source}: no image with usable fixations is left; {first}')
+    require_some(source, set(fixations.ids) - set(faults), problems)
     left = f[~valid & ~f.image.isin(faults)].groupby('image').size()
     for image, n in left.items():
         said = f'{n} of the fixations of image {image} are left out: outside the image, or no number.'
@@ -197,13 +202,6 @@ def with_density(source, read, maps, problems) -> dict: # `read` of images that 
         said = 'has no official density though others have; add it, or remove them all.'
         problems.add(f'{source}: image {i} {said}', i, 'image without map')
     return {i: found for i, found in read.items() if i in maps}
-
-# %% ../nbs/11_fixations.ipynb #69b81dc6
-def require_some(source, read, problems):
-    "Raise `DataError` where nothing was read."
-    if read: return
-    reason = problems[-1][1] if problems else 'give a folder that holds some.'
-    raise DataError(f'{source}: no image with usable fixations is left; {reason}')
 
 # %% ../nbs/11_fixations.ipynb #6700c3ba
 FIXATION_COLUMNS = ['image', 'observer', 'group', 'order', 'x', 'y', 't', 'duration']
@@ -379,9 +377,7 @@ def read_salicon_json(
     own = root/'images'/file.stem.removeprefix('fixations_')
     images = image_files(own if own.is_dir() else root/'images', problems)
     frames, gaze = listed_gaze(file)
-    for i in sorted(set(frames) - set(images)):
-        sentence = f"{file}: lists image {i}, which is not in {root/'images'}; add it."
-        problems.add(sentence, i, 'fixations without image')
+    without_image(images, frames, file, 'fixations', problems)
     if own.is_dir(): without_image(frames, images, file, 'image file', problems)
     def one(i):
         number, frame = frames[i]

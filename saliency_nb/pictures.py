@@ -44,11 +44,13 @@ def files_by_id(
     endings, # of the files wanted, lower case, e.g. {'.mat'}
     problems: Problems, # collects faults
     deep: bool = False, # in its sub-folders as well
+    named = None, # function of paths and folder, gives ids; None: the names of the files
 ) -> dict: # image id -> path, sorted; an id that is there twice is left out
     "Files by the id of their image; two files of one id are a fault."
+    paths = files_in(folder, endings, deep)
     found, twice = {}, set()
-    for path in files_in(folder, endings, deep):
-        own = image_id(path.name)
+    ids = named(paths, folder) if named else [image_id(p.name) for p in paths]
+    for own, path in zip(ids, paths):
         if own in found:
             first, second = found[own].relative_to(folder), path.relative_to(folder)
             sentence = f'{folder}: {first} and {second} are two images of one name; rename or remove one.'
@@ -61,10 +63,10 @@ def files_by_id(
 def image_files(
     folder, # folder of images
     problems: Problems | None = None, # collects faults; None: stop at the first
-    deep: bool = False, # in its sub-folders as well
+    **looking, # deep and named, of `files_by_id`
 ) -> dict: # image id -> path, sorted
     "Images of a folder; raises `DataError` where there is none; two of the same name are a fault."
-    found = files_by_id(existing_folder(folder, 'images'), IMAGES, or_strict(problems), deep)
+    found = files_by_id(existing_folder(folder, 'images'), IMAGES, or_strict(problems), **looking)
     if found: return found
     raise DataError(f'{folder}: no images; the folder must hold .jpg or .png files.', 'missing images')
 

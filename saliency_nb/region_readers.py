@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOSSY', 'INSTEAD', 'COCO_KEYS', 'READERS', 'KNOWN', 'vg_entries', 'vg_number', 'vg_attributes', 'vg_files',
-           'with_attributes', 'vg_parts', 'no_id', 'read_vg', 'vg_regions', 'object_parts', 'attribute_masks',
-           'osie_entries', 'entry_masks', 'osie_objects', 'stored_pixels', 'mask_pixels', 'cut_out', 'load_mask',
-           'fitting_mask', 'MaskRegions', 'mask_files', 'note_nameless', 'mask_regions', 'annotation_layout',
-           'json_signs', 'known_layout', 'json_layout', 'layout_of', 'osie_attributes', 'region_layouts', 'no_regions',
-           'images_above', 'one_layout', 'read_regions', 'graph_options']
+           'vg_parts', 'read_vg', 'vg_regions', 'object_parts', 'attribute_masks', 'osie_entries', 'entry_masks',
+           'osie_objects', 'stored_pixels', 'mask_pixels', 'cut_out', 'load_mask', 'fitting_mask', 'MaskRegions',
+           'mask_files', 'note_nameless', 'mask_regions', 'annotation_layout', 'json_signs', 'known_layout',
+           'json_layout', 'layout_of', 'osie_attributes', 'region_layouts', 'no_regions', 'images_above', 'one_layout',
+           'read_regions', 'graph_options']
 
 # %% ../nbs/52_region_readers.ipynb #3b7b6016
 from functools import lru_cache, partial
@@ -63,10 +63,6 @@ def vg_files(
     objects, attributes = (files.get(name, root/name) for name in ('objects.json', 'attributes.json'))
     return objects, data, attributes
 
-# %% ../nbs/52_region_readers.ipynb #26a6d0e8
-def with_attributes(o, image, described): # the object with its attributes
-    return o | dict(attributes=described.get((image, vg_number(o)))) if isinstance(o, dict) else o
-
 # %% ../nbs/52_region_readers.ipynb #5a6cd62c
 def vg_parts(path, item, image, described) -> list: # objects, with the attributes of another file
     "The objects of an entry; raises `DataError` where it has no list of them."
@@ -75,10 +71,8 @@ def vg_parts(path, item, image, described) -> list: # objects, with the attribut
         raise DataError(f"{path}: image {image} has no list of objects; it is not in Visual Genome's "
                         "format.", 'unreadable regions')
     if described is None: return objects
-    return [with_attributes(o, image, described) for o in objects]
-
-# %% ../nbs/52_region_readers.ipynb #95a94036
-def no_id(path, n): return f"{path}: entry {n} has no image_id; it is not in Visual Genome's format."
+    def more(o): return dict(attributes=described.get((image, vg_number(o))))
+    return [o | more(o) if isinstance(o, dict) else o for o in objects]
 
 # %% ../nbs/52_region_readers.ipynb #451d547b
 def read_vg(
@@ -97,7 +91,8 @@ def read_vg(
     with graphs.problems.caught():
         for n, (image, item) in enumerate(vg_entries(path)):
             if image is not None: graphs.add(image, partial(parts, image, item))
-            else: graphs.problems.add(no_id(path, n), '', 'unreadable regions')
+            else: graphs.problems.add(f"{path}: entry {n} has no image_id; it is not in Visual Genome's "
+                                      'format.', '', 'unreadable regions')
 
 # %% ../nbs/52_region_readers.ipynb #07dae0b3
 def vg_regions(

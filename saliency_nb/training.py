@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSS', 'KINDS', 'METRICS', 'NAMES', 'SETTINGS', 'share', 'log_density_loss', 'check_training', 'SaliencyTraining',
-           'scores', 'gather_tables', 'evaluate', 'mean_scores', 'told', 'History', 'part_of', 'quiet',
-           'lightning_trainer', 'check_normalisation', 'Plan', 'plan_fingerprint', 'make_ready', 'run_loop', 'train']
+           'scores', 'gather_tables', 'evaluate', 'told', 'History', 'part_of', 'quiet', 'lightning_trainer',
+           'check_normalisation', 'Plan', 'plan_fingerprint', 'make_ready', 'run_loop', 'train']
 
 # %% ../nbs/23_training.ipynb #51de4329
 import logging, time, warnings
@@ -202,13 +202,6 @@ def evaluate(
     table = pd.concat(parts).rename_axis('image').reset_index().set_axis(mine) if parts else None
     tables = [t for t in gather_tables(table) if t is not None]
     return pd.concat(tables).sort_index().set_index('image')
-
-# %% ../nbs/23_training.ipynb #6f040ac6
-def mean_scores(
-    table: pd.DataFrame, # from `evaluate`
-) -> pd.DataFrame: # index: metric; columns mean, standard error over images
-    "Mean score and its standard error over images."
-    return pd.DataFrame(dict(mean=table.mean(), standard_error=table.std() / len(table)**.5))
 
 # %% ../nbs/23_training.ipynb #5e0e0002
 @contextmanager

@@ -1,6 +1,7 @@
 "Contributions as others use them: the agreed file format, folds against images, random names, coverage."
 import json
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
+from populations import covered_by, generated_population, sampled
 from saliency_nb.bases import build_model, export_authors, save_checkpoint
 from saliency_nb.chance import FEWEST, q_values
 from saliency_nb.contributions import (contrast_effect, contributions, effect_interval, fold_draws,
@@ -8,8 +9,7 @@ from saliency_nb.contributions import (contrast_effect, contributions, effect_in
     semantic_shares)
 from saliency_nb.published import read_authors
 from saliency_nb.explain import explain
-from saliency_nb.uncertainty import (agreement, contrast_differences, contrast_effects, covered_by,
-    generated_population, sampled)
+from saliency_nb.uncertainty import agreement, contrast_differences, contrast_effects
 from saliency_nb.core import DataError, ParameterError, rng
 
 @pytest.fixture(scope='module')

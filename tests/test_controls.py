@@ -1,19 +1,20 @@
 "What should not produce a claim does not, what should does, and what cannot be compared is refused."
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from scipy import ndimage
+from area import beside_area
 from given import boxed, density_on
 from nightly import NIGHTLY, noted
+from populations import generated_population, sampled
 from saliency_nb.adjustment import Adjustment, fold_errors, freedom, object_design, solved, student_interval
 from saliency_nb.bases import build_model
 from saliency_nb.contributions import local_effect
-from saliency_nb.controls import CLAIMS, beside_area, controls
+from saliency_nb.controls import CLAIMS, controls
 from saliency_nb.core import ParameterError, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
 from saliency_nb.scene_graphs import gqa_regions
 from saliency_nb.thresholds import adaptive_thresholds
 from saliency_nb.calibration import calibrate, logit_maps
-from saliency_nb.uncertainty import generated_population, sampled
 from saliency_nb.world import STUFF, THINGS, make_world, random_weights, sample_scene
 
 NAMES = [f's{c:02d}' for c in range(20)]

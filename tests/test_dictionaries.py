@@ -4,11 +4,11 @@ All keep their promises, and they fit into models."""
 from functools import partial
 import pandas as pd, pytest, torch
 from nightly import NIGHTLY, noted
+from planted import planted_channels, planted_images, recovered_share
 from saliency_nb.bases import ReadoutSaliency, build_model, initialise
 from saliency_nb.core import ParameterError
 from saliency_nb.dictionaries import (Channels, Components, Learned, Parts, RandomDirections, ReadoutTraining,
-    Rotated, SparseActivations, SparseAutoencoder, explained, fit_readout, planted_channels, planted_images,
-    recovered_share, sampled_places, with_dictionary)
+    Rotated, SparseActivations, SparseAutoencoder, explained, fit_readout, sampled_places, with_dictionary)
 from saliency_nb.batches import FrozenFeatures
 from saliency_nb.calibration import other_images
 from saliency_nb.training import evaluate, train

@@ -142,7 +142,7 @@ def with_both_divisions(root): scanpaths(root, [trial('same.jpg', [840, 700], [5
 WRONG_SCANPATHS = { # what is wrong: how, what the sentence says, image and kind
     'the picture is missing': (
         without_the_picture,
-        'scanpaths on image other, but no image',
+        'scanpaths of other, but no image',
         ('other', 'fixations without image'),
     ),
     'lists of different length': (

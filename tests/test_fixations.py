@@ -474,7 +474,7 @@ OTHERS = {
         salicon_json, at('fixations_train_old.json', Path.write_text, '{}'),
         '2 files fixations_train*.json', NOTHING),
     'JSON: image file missing': Fault(
-        salicon_json, at('images/train2014/b.jpg', Path.unlink), 'lists image b, which is not in'),
+        salicon_json, at('images/train2014/b.jpg', Path.unlink), 'fixations of b, but no image'),
     'JSON: nobody looked': Fault(salicon_json, at(JSON, edit, lose_b), 'image b has no fixations'),
     'JSON: (x, y) in place of (row, column)': Fault(
         salicon_json, at(JSON, edit, x_before_y), '(19.5, 59.5) of image b'),
@@ -512,7 +512,7 @@ TABLES = {
         own, replaced('47.9,0,,', '47.9,0,short,'), "line 4: duration is 'short'"),
     'table: coordinate missing': Fault(own, replaced('63.9', ''), '(nan, 47.9) of image b'),
     'table: fixations on no image': Fault(
-        own, replaced('b,8,', 'z.png,8,'), 'fixations on image z, but no image', 'b', 2),
+        own, replaced('b,8,', 'z.png,8,'), 'fixations of z, but no image', 'b', 2),
     'table: image without fixations': Fault(own, replaced('b,8,', 'c,8,'), 'image b has no fixations'),
     'table: shares in place of pixels': Fault(own, at(CSV, write_shares), 'shares of the image', NOTHING),
     'table: a line too long': Fault(own, replaced('63.9', '63,9,1'), NO_TABLE, NOTHING),

@@ -1,11 +1,12 @@
 "Interventions and adjusted effects on cases whose answer is known."
 from types import SimpleNamespace
 import cv2, numpy as np, pandas as pd, pytest, torch
+from populations import generated_population, sampled
 from saliency_nb import adjustment
 from saliency_nb.adjustment import (Adjustment, adjusted, adjusted_contrasts, jackknife,
                                     named_objects, normal_equations, object_design, solved)
 from saliency_nb.bases import build_model
-from saliency_nb.uncertainty import adjusted_differences, contrast_differences, generated_population, sampled
+from saliency_nb.uncertainty import contrast_differences, effect_differences
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
@@ -281,7 +282,7 @@ def test_differences_of_adjusted_contrasts_hold():
     for r in range(40):
         own = own_effects(regions, r)
         first, second = (adjusted(differing(regions, own, which), regions) for which in range(2))
-        d = adjusted_differences(first, second)
+        d = effect_differences(first, second)
         wrong += [*((d.low > 0) | (d.high < 0))]
     assert .01 < np.mean(wrong) < .1 # nominal 5%
 
@@ -291,12 +292,12 @@ def test_differences_of_adjusted_contrasts_find():
     own = own_effects(regions, 0)
     first = adjusted(differing(regions, own, 0), regions)
     other = adjusted(differing(regions, own, 1, .6), regions)
-    same, changed = adjusted_differences(first, first), adjusted_differences(first, other)
+    same, changed = effect_differences(first, first), effect_differences(first, other)
     assert (same[['difference', 'low', 'high']] == 0).all(axis=None)
     assert 'q_value' not in same # single trainings
     assert changed.difference.idxmin() == 'car' and changed.high['car'] < 0
     half = adjusted(list(differing(regions, own, 1))[:30], regions)
-    with pytest.raises(ParameterError, match='different images'): adjusted_differences(first, half)
+    with pytest.raises(ParameterError, match='different images'): effect_differences(first, half)
 
 def test_differences_of_contrasts_by_folds():
     "Where single images were not kept, folds of the same data take their place; of other data they must not."

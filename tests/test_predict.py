@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch, xarray as xr
 from PIL import Image
 from scipy.io import savemat
-from saliency_nb import core, models as shelf
+from saliency_nb import core
 from saliency_nb.attraction import attraction, named_images
 from saliency_nb.hosts import resized
 from saliency_nb.pictures import normalised
@@ -17,13 +17,16 @@ from saliency_nb.calibration import calibrate, logit_maps
 from saliency_nb.cli import main
 from saliency_nb.fixation_readers import read_fixations
 from saliency_nb.fixations import SaliencyDataset
-from saliency_nb.models import load_model, models, save_to_zoo
+from saliency_nb.models import ZOO, load_model, models
 from saliency_nb.photographs import GATE, POSITION, explained, names_certain, page
 from saliency_nb.predict import (Known, density_of, maps_by_id, predict, predict_files, saliency_of, score,
                                  summary, upright, write_map)
 from saliency_nb.inputs import exchanged
 from saliency_nb.training import METRICS, evaluate, train
 from saliency_nb.world import make_world
+
+sys.path.append(str(Path(__file__).resolve().parent.parent/'tools'))
+from zoo import BESIDE, MOST, add_probe_to_zoo, mean_scores, save_to_zoo
 
 SIZE = 96, 128
 
@@ -127,6 +130,8 @@ def test_a_model_survives_the_zoo(run, zoo, world):
     assert 0 < abs(a - b).sum() < .02 and np.corrcoef(a.ravel(), b.ravel())[0, 1] > .9999
     assert models(zoo)['small']['licence'] == 'MIT'
     assert '/home/me' not in (zoo/'small/card.json').read_text()
+    save_to_zoo(run, 'small', zoo, what='a readout') # anew: what was said by hand stays
+    assert models(zoo)['small']['licence'] == 'MIT' and models(zoo)['small']['what'] == 'a readout'
     own = (zoo/'small/model.safetensors').stat().st_size
     assert own < (zoo/'backbone.safetensors').stat().st_size / 10
     save_to_zoo(run, 'second', zoo)
@@ -142,8 +147,32 @@ def test_another_backbone_is_refused(run, zoo, tmp_path):
     with pytest.raises(core.ParameterError, match='another backbone'): save_to_zoo(other, 'other', zoo)
     assert set(models(zoo)) == {'small'}
 
+def dissection(run, weight):
+    "As much of a second run as the zoo takes."
+    nothing = ('basis', 'semantic'), np.zeros((len(weight), 2))
+    tables = dict.fromkeys(('iou', 'chance_iou', 'q_value', 'contrast'), nothing)
+    tables |= dict(weight=('basis', weight), prior=('semantic', np.zeros(2)))
+    found = xr.Dataset(tables, dict(semantic=['sky', 'road']))
+    found.to_netcdf(core.writable_folder(run)/'alignment.nc', engine='h5netcdf')
+    for file in BESIDE: (run/file).write_text('{}')
+    return run
+
+def test_a_second_run_goes_beside_its_model_and_one_of_another_does_not(tmp_path):
+    dissection(tmp_path/'zoo/small', np.arange(8.))
+    add_probe_to_zoo(dissection(tmp_path/'second', np.arange(8.)), 'small', 'coco', tmp_path/'zoo')
+    assert {f.name for f in (tmp_path/'zoo/small/coco').iterdir()} == {'alignment.nc', *BESIDE}
+    for weight in (np.ones(8), np.arange(7.)):
+        with pytest.raises(core.CheckpointError, match='another model than small'):
+            add_probe_to_zoo(dissection(tmp_path/'other', weight), 'small', 'more', tmp_path/'zoo')
+
+def test_a_card_has_the_mean_scores_of_phase_2(tmp_path):
+    scores = pd.DataFrame(dict(model=['phase 2'] * 3 + ['phase 1'], image=list('abca'), cc=[.5, .6, .7, 0]))
+    scores.to_csv(tmp_path/'scores.csv', index=False)
+    found = mean_scores(tmp_path)
+    assert found['images'] == 3 and abs(found['scores']['cc']['mean'] - .6) < 1e-9
+
 def test_models_of_the_package_load_and_are_small():
-    assert sum(f.stat().st_size for f in shelf.ZOO.rglob('*') if f.is_file()) <= shelf.MOST
+    assert sum(f.stat().st_size for f in ZOO.rglob('*') if f.is_file()) <= MOST
     for name, card in models().items():
         assert card['licence'] and card['data'] and card['scores']
         assert load_model(name).size == tuple(card['size'])
@@ -457,7 +486,7 @@ def test_a_file_as_out_is_one_sentence(command, run, world, photos, tmp_path, ca
 def test_missing_and_damaged_models_are_one_sentence(command, zoo, photos, tmp_path, capsys, monkeypatch):
     broken = tmp_path/'zoo'
     shutil.copytree(zoo, broken)
-    monkeypatch.setattr(shelf, 'ZOO', broken)
+    monkeypatch.setattr('saliency_nb.models.ZOO', broken)
     def fails(model):
         err = refused(capsys, command, photos/'a.jpg', '--model', model, '--out', tmp_path/'x')
         assert err.startswith('saliency-nb: '), err

@@ -11,7 +11,7 @@ from saliency_nb.contributions import effect_interval, mean_effect
 from saliency_nb.core import DataError, read_json, rng
 from saliency_nb.stages import Analysis
 from saliency_nb.runs import family_of, results_of
-from saliency_nb.uncertainty import (MARGIN, adjusted_differences, contrast_differences, contrast_effects,
+from saliency_nb.uncertainty import (MARGIN, contrast_differences, contrast_effects,
                                      effect_differences, family_means, verdicts)
 from saliency_nb.world import make_world
 
@@ -66,8 +66,8 @@ def test_the_command_makes_a_family(home):
     assert set(single.index) == set(over.index) and 'q_value' not in single
     both = contrast_differences(alignments, alignments[::-1])
     assert (both.difference == 0).all() and (both.q_value.dropna() == 1).all()
-    assert 'verdict' not in adjusted_differences(*adjusted)
-    assert 'verdict' in adjusted_differences(adjusted, adjusted)
+    assert 'verdict' not in effect_differences(*adjusted)
+    assert 'verdict' in effect_differences(adjusted, adjusted)
 
 def test_single_images_and_their_parts_say_the_same(home):
     alignments = results_of(home)[0]

@@ -5,9 +5,10 @@ Overlaps notice wrong labels; units that are switched off take their name's pred
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from nightly import NIGHTLY, noted
+from planted import all_features, images_with_names, relabelled
 from saliency_nb.dictionaries import Channels, Components, Dictionary, SparseAutoencoder
-from saliency_nb.overlap import LabelledPlaces, Overlaps, active_share, agreement_of_units, all_features
-from saliency_nb.overlap import best_unit, effective_dimensions, images_with_names, probe_auc, relabelled
+from saliency_nb.overlap import (LabelledPlaces, Overlaps, active_share, agreement_of_units, best_unit,
+    effective_dimensions, probe_auc)
 from saliency_nb.units import Contrasts, Differences, Matched, difference_weights, gate, gate_of, known_names
 from saliency_nb.units import selectivity, share_at_random, switch_off, verdict
 
