@@ -18,7 +18,7 @@ import cv2, numpy as np, pandas as pd
 from tqdm import tqdm
 from .core import DataError, Problems, existing_folder
 from .fixations import FIXATION_COLUMNS, FixationSet, json_releases
-from .pictures import decoded, load_map, load_rgb
+from .pictures import decoded, load_rgb, official_density
 from .fixation_readers import LAYOUTS, read_fixations
 from .regions import Regions
 from .region_readers import graph_options, read_regions, region_layouts
@@ -304,17 +304,8 @@ def look_at_map(
 ) -> np.ndarray | None: # (24, 32), or None
     "Decode an official density map."
     if row.map_path is None: return None
-    try: values = load_map(row.map_path)
-    except DataError as e:
-        found.add('unreadable map', str(e), row.Index)
-        return None
-    h, w = values.shape
-    if not values.any():
-        found.add('empty map', f'{row.map_path}: the density is zero everywhere; remove it, and the '
-                  'fixations are blurred instead.', row.Index)
-    elif row.height > 0 and abs(w * row.height / (h * row.width) - 1) > .02:
-        found.add('map of another size', f'{row.map_path}: the map is {h} x {w} px but the fixations were '
-                  f'recorded on {row.height:g} x {row.width:g} px.', row.Index)
+    try: values = official_density(row.map_path, (int(row.height), int(row.width)))
+    except DataError as e: found.add(e.kind or 'unreadable map', str(e), row.Index)
     else: return cv2.resize(values, GRID[::-1], interpolation=cv2.INTER_AREA)
 
 # %% ../nbs/53_contents.ipynb #d6bef7e1

@@ -44,7 +44,7 @@ def effect_beyond(
     table = valued(claim, claim.effect.values, low, high)
     theirs = {}
     for k, control in others.items():
-        compared = effect_differences([claim], [control]).loc[table.index]
+        compared = effect_differences(claim, control).loc[table.index]
         theirs[k] = compared[['second', 'low', 'high']].rename(columns=dict(second='value'))
     return table, theirs
 
