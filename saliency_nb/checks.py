@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['WAYS', 'LEAST', 'MANY', 'AREA', 'BLUR', 'COLORS', 'STYLE', 'HEAD', 'looks_hash', 'twin_kind', 'find_twins',
            'midranks', 'looked_at', 'auc_own', 'auc_others', 'sure', 'judge_axes', 'judge_chance', 'find_strangers',
-           'auc_mean_map', 'reference_of', 'fit', 'next_command', 'advice', 'advice_sentences', 'counted', 'verdict',
-           'Checked', 'layer', 'heat', 'ring_path', 'outlines', 'picture', 'fixations_inside', 'fixations_picture',
-           'density_layer', 'regions_picture', 'drawn', 'rows', 'kind_row', 'kinds_table', 'sample_keys', 'fit_section',
-           'page', 'write_report', 'check_data']
+           'auc_mean_map', 'reference_of', 'fit', 'learned_from', 'next_command', 'advice', 'advice_sentences',
+           'counted', 'verdict', 'Checked', 'layer', 'heat', 'ring_path', 'outlines', 'picture', 'fixations_inside',
+           'fixations_picture', 'density_layer', 'regions_picture', 'drawn', 'rows', 'kind_row', 'kinds_table',
+           'sample_keys', 'fit_section', 'page', 'write_report', 'check_data']
 
 # %% ../nbs/54_checks.ipynb #9320bd0a
 import base64, hashlib, html, shlex, time
@@ -19,7 +19,7 @@ import cv2, numpy as np, pandas as pd
 from PIL import Image
 from scipy.stats import rankdata
 from .core import rng, whole_file, write_json
-from .fixations import density, fixation_map, grid_sigma, inside
+from .fixations import OF_A_TABLE, density, fixation_map, grid_sigma, inside
 from .pictures import load_rgb
 from .contents import (GRID, KINDS, Contents, Findings, find_corner, measure,
                                   open_contents)
@@ -128,8 +128,9 @@ def judge_axes(
     given = auc['as given']
     best = max((n for n in auc if n != 'as given'), key=lambda n: np.nanmean(auc[n]))
     if np.nanmean(auc[best] - given) <= .02 or sure(auc[best] - given) <= 4: return
+    how = OF_A_TABLE if best == 'x and y exchanged' else ''
     found.add('axes', f'fixations fit the {kind} of their images better with {best}: AUC '
-              f'{np.nanmean(auc[best]):.3f} instead of {np.nanmean(given):.3f}; check the axis order.')
+              f'{np.nanmean(auc[best]):.3f} instead of {np.nanmean(given):.3f}; check the axis order{how}.')
 
 # %% ../nbs/54_checks.ipynb #0c66a4d9
 def judge_chance(
@@ -204,9 +205,16 @@ def fit(
     return counts | dict(auc={name: mean(v) for name, v in auc.items()}, auc_other_images=mean(others),
                          auc_mean_map=mean(auc_mean_map(given)))
 
-# %% ../nbs/54_checks.ipynb #54a00002
+# %% ../nbs/54_checks.ipynb #25b9a3b3
 MANY = 300 # training images that are worth more bases
 
+def learned_from(
+    c: Contents, # read
+) -> int: # images
+    "How many images a first run learns from: nine of ten training images, the rest chooses the epoch."
+    return int(.9 * (sum(c.images.split == 'train') or 5 / 7 * len(c.images)))
+
+# %% ../nbs/54_checks.ipynb #54a00002
 def next_command(
     c: Contents, # read
     height: int, # of the images given to the model, px
@@ -216,7 +224,7 @@ def next_command(
     "A first run on a data set."
     words = ['saliency-nb', 'run', '--data', str(c.root), '--height', str(height), '--width', str(width)]
     if reading: words += ['--reading', *(f'{k}={v}' for k, v in reading.items())]
-    learn = int(.9 * (sum(c.images.split == 'train') or 5 / 7 * len(c.images))) # the rest chooses the epoch
+    learn = learned_from(c)
     if learn < 10: words += ['--batch', str(max(1, learn))]
     if learn >= MANY: words += ['--preset', 'photos']
     names = 5 if c.regions is None else len(c.regions.semantics)
@@ -262,7 +270,9 @@ def advice_sentences(
     if c.regions is None:
         said += ['nothing is named here, so a run gives scores and maps; --probe FOLDER adds images with '
                  'named regions to ask about']
-    return said + [f"next: {found['command']}"]
+    learn = learned_from(c)
+    enough = 'enough' if learn >= MANY else f'fewer than {MANY}, so the smaller preset light, not photos'
+    return said + [f'{learn} images to learn from: {enough}', f"next: {found['command']}"]
 
 # %% ../nbs/54_checks.ipynb #45d7c18d
 def counted(
@@ -289,7 +299,9 @@ def verdict(
     def told(level): return ', '.join(f'{k} ({n:,})' for k, n in found.of(level).items())
     errors, warnings = told('error'), told('warning')
     also = f'; warnings: {warnings}' if warnings else ''
-    if errors: return False, f'{root}: {size}; errors: {errors}{also}.'
+    if errors:
+        first = next(sentence for kind, *_, sentence in found if KINDS[kind][0] == 'error')
+        return False, f'{root}: {size}; errors: {errors}{also}. The first: {first}'
     if not warnings: return True, f'{root}: {size}; usable, nothing is wrong.'
     return not strict, f"{root}: {size}; {'warnings' if strict else 'usable, with warnings'}: {warnings}."
 
@@ -302,6 +314,8 @@ class Checked:
     summary: dict # counts, findings by kind, fits
     findings: Findings
     contents: Contents
+
+    def __repr__(self): return self.sentence
 
     def _repr_markdown_(self):
         told = '**usable**' if self.usable else '**not usable as it is**'

@@ -150,7 +150,8 @@ def require_columns(path, header, found, given, style): # as in `csv_table`
     if not header: raw_table(path, header, found, style) # which says why it cannot be read
     k, names = missing[0], ', '.join(header)
     raise DataError(f"{path}: no column '{given.get(k) or k}' among {names}; say what it is called here "
-                    f"({k}='NAME') or what separates the columns (delimiter).", 'unreadable fixations')
+                    f"({k}='NAME'; on the command line --reading {k}=NAME) or what separates the columns "
+                    '(delimiter).', 'unreadable fixations')
 
 # %% ../nbs/50_fixation_exports.ipynb #52f7fa1a
 FROM_ONE = ['CURRENT_FIX_INDEX'] # columns that count from 1

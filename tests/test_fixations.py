@@ -557,7 +557,7 @@ def test_lenient_keeps_what_is_whole(tmp_path):
 
 def test_pysaliency_fixations_of_other_stimuli(tmp_path):
     stimuli = SimpleNamespace(stimuli=[np.zeros((*SIZE, 3))] * 2, sizes=[SIZE] * 2)
-    words = r'no points of their images, such as \(64, 3\) of image 0001'
+    words = r'no points of their images, such as x = 64, y = 3 of image 0001'
     with pytest.raises(DataError, match='on stimulus 2, but there are 2'):
         read_pysaliency(stimuli, looks(n=[0, 1, 2]), folder=tmp_path)
     with pytest.raises(DataError, match='does not hold pysaliency'):
