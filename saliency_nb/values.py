@@ -74,6 +74,7 @@ LEAST |= dict.fromkeys(('accumulate', 'accumulate_grad_batches'), 1)
 LEAST |= dict.fromkeys(('features', 'workers', 'every', 'patience'), 0)
 LEAST |= dict.fromkeys(('clip', 'gradient_clip_val', 'weight_decay'), 0)
 MOST = dict.fromkeys((*SIZES, 'features'), 1_000_000)
+MOST |= dict.fromkeys(('height', 'width'), 10_000) # px
 MOST |= dict.fromkeys(('devices', 'workers'), 16 * (os.cpu_count() or 1))
 POSITIVE = 'lr', 'lr2', 'lr_factor', 'sigma', 'degrees', 'px_per_degree'
 
