@@ -355,7 +355,7 @@ BROKEN = {
     'panoptic: a PNG of another size': (panoptic(png=grey((3, 4), 1)), 'instead of 40 x 30', 2),
     'panoptic: a segment without pixels': (panoptic(one_part_more), 'no pixel of segment 5', 2),
     'panoptic: pixels without a segment': (panoptic(no_parts), 'segment 258 is not in the JSON', 2),
-    'OSIE: a file missing': (osie(remove), 'no such file', 2),
+    'OSIE: a file missing': (osie(remove), 'no regions for b', 2),
     'OSIE: a file broken': (osie(content(b'MATLAB')), 'not a readable MATLAB file', 2),
     'OSIE: another variable': (osie(replace(masks=1)), "no variable 'data'", 2),
     'OSIE: another shape': (osie(replace(data=np.ones((3, 4)))), 'has the shape', 2),
@@ -406,11 +406,7 @@ def test_whole_input_has_no_problems(make, tmp_path):
     regions = make(tmp_path, problems)
     assert not problems and len(regions) == 3 and regions.semantics
     names, on = regions.masks(regions.ids[1], (6, 8))
-    kept = regions.cached(tmp_path/'cache')
-    for _ in range(2): # made, then found
-        again, masks = kept.masks(regions.ids[1], (6, 8))
-        assert again == names and (masks == on).all()
-    assert len(list((tmp_path/'cache').iterdir())) == 1
+    assert names and on.any()
     fingerprint = regions.fingerprint()
     assert fingerprint == regions.subset(regions.ids).fingerprint()
     assert fingerprint != regions.subset(regions.ids[:2]).fingerprint()
