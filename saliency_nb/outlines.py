@@ -32,7 +32,7 @@ def run_lengths(
 
 # %% ../nbs/31_outlines.ipynb #aa3d8fca
 def is_number(value) -> bool: # finite, and not text
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return type(value) in (int, float) and math.isfinite(value)
 
 # %% ../nbs/31_outlines.ipynb #daa85e63
 def is_thin(polygon) -> bool: # nothing, a point or a line

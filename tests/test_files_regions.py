@@ -138,7 +138,7 @@ def test_an_empty_name_in_scene_graphs_is_left_out_and_counted(name, tmp_path):
     gqa = from_graphs(tmp_path, dict(a=graph(*objects)), images)
     vg = from_vg(tmp_path, [dict(image_id='a', objects=named)], images)
     for r in (gqa, vg):
-        assert r.semantics == ['red', 'sky'] == r.masks('a', (6, 8))[0] and '' not in r.rare
+        assert r.semantics == ['red', 'sky'] == r.masks('a', (6, 8))[0]
         assert r.left_out['objects without a name'] == 1 and r.left_out['attributes without a name'] == 2
         assert r.left_out['objects whose name is not kept'] == 0
         assert [p.kind for p in r.notes] == ['empty regions']

@@ -303,7 +303,7 @@ BROKEN = {
     'GQA: another encoding': (gqa(text=other_quotes), 'not valid JSON', None),
     'GQA: empty file': (gqa(text=lambda t: ''), 'not valid JSON', None),
     'GQA: no graph': (gqa(text=lambda t: '{}'), 'is empty', None),
-    'GQA: a list': (gqa(text=lambda t: f'[{t}]'), 'holds a list', None),
+    'GQA: a list': (gqa(text=lambda t: f'[{t}]'), 'no JSON object', None),
     'GQA: an image twice': (gqa(text=an_image_twice), 'twice', 3),
     'GQA: no objects': (gqa(dict(width=4, height=3)), "no 'objects'", 2),
     'GQA: objects are no table': (gqa(dict(width=4, height=3, objects=[1])), "no 'list' object", 2),
@@ -329,7 +329,7 @@ BROKEN = {
     'images: a name twice': (one_graph(images=images_twice), 'two images of one name', None),
     'VG: no files': (lambda d, p: vg_regions(d, with_images(d), problems=p), 'no such file', None),
     'VG: no attributes.json': (vg(lambda c: None, 'attributes'), 'attributes.json: no such file', None),
-    'VG: a table instead of a list': (vg(lambda c: dict(objects=c)), 'single object', None),
+    'VG: a table instead of a list': (vg(lambda c: dict(objects=c)), 'no JSON list', None),
     'VG: entry without image_id': (vg(second(dict(objects=[]))), 'no image_id', 2),
     'VG: entry without objects': (vg(second(dict(image_id=2))), 'no list of objects', 2),
     'VG: an object without a name': (
