@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['LOST', 'same_size', 'last_convolution', 'BeforeReadout', 'trained_host', 'reconstructed', 'sampled_features',
-           'fit_directions', 'fit_bases', 'reconstruction_quality', 'left_of_features', 'left_of_predictions',
-           'compared_with_original', 'with_interval', 'fit_summary', 'fit_sentence', 'cc_with_people', 'fit_warning']
+           'fit_directions', 'fit_bases', 'compared_with_original', 'ratio_interval', 'fit_summary', 'fit_sentence',
+           'cc_with_people', 'fit_warning']
 
 # %% ../nbs/25_fitting.ipynb #25f00003
-from functools import partial
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from torch.utils.data import DataLoader, Dataset
@@ -16,6 +15,7 @@ from .core import ParameterError, Progress, derived_seed, rng
 from .metrics import cc
 from .hosts import register_host
 from .bases import FactorizedSaliency, OriginalSaliency, build_model, freeze_below_readout
+from .training import evaluate
 
 # %% ../nbs/25_fitting.ipynb #7151f725
 def same_size(
@@ -137,41 +137,6 @@ def fit_bases(
     fit_directions(second.bases.weight, v, steps, batch, lr, Progress('bases', steps, 'steps', say=say))
     return freeze_below_readout(second).eval()
 
-# %% ../nbs/25_fitting.ipynb #25f00021
-def reconstruction_quality(
-    model: FactorizedSaliency, # in phase 1, from `fit_bases`
-    dataset: Dataset, # images that were not used to fit
-    places: int = 200, # drawn from each image
-) -> float: # 1: perfect; 0: no better than the mean; can be negative
-    "Share of the variance of the features that the bases reconstruct."
-    v = sampled_features(model.host, dataset, places)
-    with torch.no_grad(): rest = v - reconstructed(v, model.bases.weight[..., 0, 0].cpu())
-    return 1 - (rest.square().sum() / (v - v.mean(0)).square().sum()).item()
-
-# %% ../nbs/25_fitting.ipynb #5e0e0005
-def left_of_features(
-    fitted: FactorizedSaliency, # in phase 1, from `fit_bases`
-    images: torch.Tensor, # (B, 3, H, W), normalised
-    mean: torch.Tensor, # (1, D, 1, 1) of the features
-) -> dict: # squares (of features about their mean), rest (of those that bases do not carry): (B,)
-    "What bases leave of the features of images."
-    v = fitted.host(images).cpu()
-    rest = v - fitted.read_out(images).cpu()
-    sums = dict(squares=(v - mean).square().sum((1, 2, 3)), rest=rest.square().sum((1, 2, 3)))
-    return {k: t.double() for k, t in sums.items()}
-
-# %% ../nbs/25_fitting.ipynb #6744ace9
-def left_of_predictions(
-    parts: torch.Tensor, # (B, H, W) predictions through bases
-    whole: torch.Tensor, # (B, H, W) of the original
-    last: torch.Tensor, # (1, H, W) of the original for the image before
-) -> dict: # cc, cc_other, difference: (B,)
-    "What bases leave of the predictions of images."
-    other = torch.cat([last, whole[:-1]])
-    difference = (parts - whole).abs().amax((1, 2)) / whole.amax((1, 2))
-    found = dict(cc=cc(parts, whole), cc_other=cc(parts, other), difference=difference)
-    return {k: t.double() for k, t in found.items()}
-
 # %% ../nbs/25_fitting.ipynb #5fa72ca4
 @torch.no_grad()
 def compared_with_original(
@@ -179,29 +144,34 @@ def compared_with_original(
     fitted: FactorizedSaliency, # in phase 1, from `fit_bases`
     dataset: Dataset, # images that were not used to fit
     batch: int = 8, # images per forward pass
-) -> pd.DataFrame: # per image: columns of `left_of_features` and `left_of_predictions`
+) -> pd.DataFrame: # per image: squares of features, rest that bases do not carry, cc, cc_other, difference
     "What bases leave of features and predictions, image by image."
-    mean = sampled_features(fitted.host, dataset, 20).mean(0)[None, :, None, None]
+    mean, device = sampled_features(fitted.host, dataset, 20).mean(0), next(original.parameters()).device
     rows, last = [], None
     for items in DataLoader(dataset, batch):
-        images = items['image'].to(next(original.parameters()).device)
-        whole, parts = original(images).cpu(), fitted(images).cpu()
-        found = left_of_features(fitted, images, mean)
-        found |= left_of_predictions(parts, whole, whole[:1] if last is None else last)
-        rows.append(pd.DataFrame(found, index=items['id']))
+        images = items['image'].to(device)
+        v, whole = fitted.host(images), original(images)
+        rest, parts = v - fitted.read_out(images), fitted(images)
+        other = torch.cat([whole[:1] if last is None else last, whole[:-1]])
+        found = dict(squares=(v - mean[:, None, None].to(device)).square().sum((1, 2, 3)),
+                     rest=rest.square().sum((1, 2, 3)), cc=cc(parts, whole), cc_other=cc(parts, other),
+                     difference=(parts - whole).abs().amax((1, 2)) / whole.amax((1, 2)))
+        rows.append(pd.DataFrame({k: t.cpu().double() for k, t in found.items()}, index=items['id']))
         last = whole[-1:]
     table = pd.concat(rows).rename_axis('image')
     table.iloc[0, table.columns.get_loc('cc_other')] = np.nan # nothing came before it
     return table
 
 # %% ../nbs/25_fitting.ipynb #25f00023
-def with_interval(
-    statistic, # function of weights of the images, (..., n) -> (...)
-    weights: np.ndarray, # (draws, n) how often each image was drawn
+def ratio_interval(
+    above: pd.Series, # of images
+    below: pd.Series, # of the same images
+    weights: np.ndarray, # (1 + draws, images) how often each image was drawn; in the first row once
 ) -> list: # value, low, high
-    "A statistic and its 95% interval over images."
-    low, high = np.nanquantile(statistic(weights), [.025, .975])
-    return [float(statistic(np.ones(weights.shape[1]))), float(low), float(high)]
+    "A ratio of sums over images, and its 95% interval over images."
+    total = weights @ below.to_numpy()
+    found = weights @ above.to_numpy() / np.where(total, total, np.nan)
+    return [float(found[0]), *np.nanquantile(found[1:], [.025, .975]).tolist()]
 
 # %% ../nbs/25_fitting.ipynb #744e2c9b
 def fit_summary(
@@ -211,14 +181,10 @@ def fit_summary(
 ) -> dict: # variance, cc, cc_other: (value, low, high); difference: largest, share of a map's largest value
     "What bases carry of a trained model, with 95% intervals over images."
     n = len(table)
-    weights = rng(seed, 'fit').multinomial(n, np.full(n, 1 / n), draws)
-    def carried(w): return 1 - (w @ table.rest.to_numpy()) / (w @ table.squares.to_numpy())
-    def mean(column, w):
-        known = table[column].notna().to_numpy()
-        total = w[..., known].sum(-1)
-        return w[..., known] @ table[column].to_numpy()[known] / np.where(total, total, np.nan)
-    found = dict(variance=with_interval(carried, weights))
-    for column in ('cc', 'cc_other'): found[column] = with_interval(partial(mean, column), weights)
+    weights = np.r_[np.ones((1, n)), rng(seed, 'fit').multinomial(n, np.full(n, 1 / n), draws)]
+    found = dict(variance=ratio_interval(table.squares - table.rest, table.squares, weights))
+    for column in ('cc', 'cc_other'):
+        found[column] = ratio_interval(table[column].fillna(0), table[column].notna(), weights)
     return found | dict(difference=float(table.difference.max()), images=n)
 
 # %% ../nbs/25_fitting.ipynb #25f00025
@@ -233,20 +199,14 @@ def fit_sentence(
             f"{told('cc_other')}; largest difference {summary['difference']:.1%} of a map's largest value.")
 
 # %% ../nbs/25_fitting.ipynb #7e9d7301
-@torch.no_grad()
 def cc_with_people(
     original: OriginalSaliency, # trained
     fitted: FactorizedSaliency, # from `fit_bases`
-    dataset: Dataset, # images with people's density
-    batch: int = 8, # images per forward pass
+    dataset: Dataset, # items of a SaliencyDataset
 ) -> dict: # original, fitted: mean CC; images: how many
     "How well a network predicts people, and how well with bases in place of its features."
     models = dict(original=original, fitted=fitted)
-    found, device = {k: [] for k in models}, next(original.parameters()).device
-    for items in DataLoader(dataset, batch):
-        images = items['image'].to(device)
-        for k, model in models.items(): found[k].append(cc(model(images).cpu(), items['density']))
-    return {k: float(torch.cat(v).mean()) for k, v in found.items()} | dict(images=len(dataset))
+    return {k: float(evaluate(m, dataset).cc.mean()) for k, m in models.items()} | dict(images=len(dataset))
 
 # %% ../nbs/25_fitting.ipynb #bc53d12e
 LOST = .02 # of CC with people, from which on a fit is called bad
