@@ -118,7 +118,8 @@ class Segments:
     ):
         self.path, self.pngs = path, pngs
         self.names, self.frames = names, frames
-        self.found, self.thin = {}, {} # image id -> segments; image id -> sentences on parts left out
+        self.found = {} # image id -> segments
+        self.notes = Problems(strict=False) # on parts left out
 
     def add(self,
         annotation: dict, # as in the JSON
@@ -147,7 +148,7 @@ def gather(self: Segments, image, size, annotation):
     if part is not None: parts.append((name, part))
     sentence = (f"{self.path}: {gone} parts of '{name}' of {image} are a point, a line or nothing, so they "
                 "have no area.")
-    if gone: self.thin.setdefault(image, []).append(sentence)
+    if gone: self.notes.add(sentence, image, 'region without area')
 
 # %% ../nbs/51_coco.ipynb #a8ae4f9a
 def png_finder(
@@ -209,9 +210,8 @@ def segment_regions(
     regions = kind(used, {*names} - {''}, [gathered.path], rule)
     regions.segments = {i: gathered.found[i] for i in used}
     regions.sizes = {i: gathered.found[i][0] for i in used}
-    thin = [(i, sentence) for i in used for sentence in gathered.thin.get(i, ())]
-    for i, sentence in thin: regions.notes.add(sentence, i, 'region without area')
-    regions.left_out = {'segments without a name': names.count(''), 'segments without area': len(thin)}
-    pngs = [gathered.found[i][1] for i in used] if gathered.pngs else []
-    regions.sources += [p for p in pngs if p.is_file()]
+    regions.notes.extend(note for note in gathered.notes if note.image in used)
+    regions.left_out = {'segments without a name': names.count(''),
+                        'segments without area': len(regions.notes)}
+    if gathered.pngs: regions.sources += [s[1] for s in regions.segments.values() if s[1].is_file()]
     return regions

@@ -105,9 +105,7 @@ class TransformerBlock(nn.Module):
         wide, back = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         self.mlp = nn.Sequential(wide, nn.GELU(), back, nn.GELU())
 
-    def forward(self,
-        tokens: torch.Tensor, # (B, places, width)
-    ) -> torch.Tensor: # (B, places, width)
+    def forward(self, tokens) -> torch.Tensor: # (B, places, width), as tokens
         normed = self.norm_before(tokens)
         tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
         return tokens + self.mlp(self.norm_after(tokens))
@@ -309,12 +307,11 @@ def model_fingerprint(
 class KeptFeatures:
     "Features of images in files named by their pixels, so that a network sees an image once."
     def __init__(self,
-        folder, # for the files, one for each image
-        limit: float = 50., # GB, and no more than half of what is free; images beyond it are seen each time
+        folder, # for the files, one for each image: 50 GB, or half of what is free
     ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        room = min(limit * 1e9, shutil.disk_usage(self.folder).free / 2)
+        room = min(50e9, shutil.disk_usage(self.folder).free / 2)
         self.left = room - sum(f.stat().st_size for f in self.folder.glob('*.npz'))
 
     def file(self, image) -> Path: # of the features of one image (3, H, W)

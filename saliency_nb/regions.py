@@ -10,6 +10,7 @@ __all__ = ['OSIE_ATTRIBUTES', 'overlap', 'box_coverage', 'pixel_overlap', 'mask_
 # %% ../nbs/31_regions.ipynb #85e640ab
 import copy
 from functools import cached_property
+from textwrap import shorten
 import cv2, numpy as np, pandas as pd
 from fastcore.basics import patch
 from .core import (DataError, ParameterError, Problems, existing_folder, fingerprint,
@@ -118,6 +119,18 @@ def image_path(self: Regions, image) -> str: # path
     "The picture of an image."
     return self.images[image]
 
+# %% ../nbs/31_regions.ipynb #28d403bd
+@patch
+def require_known(self: Regions,
+    ids, # of images
+):
+    "Raise `DataError` where one has no regions."
+    missing = [i for i in ids if i not in self.images]
+    if not missing: return
+    source = self.sources[0] if self.sources else 'regions'
+    raise DataError(f'{source}: no regions for image {missing[0]} ({len(missing)} such); give images and '
+                    'regions that belong together.', 'image without regions')
+
 # %% ../nbs/31_regions.ipynb #7726d5c3
 @patch
 def masks(self: Regions,
@@ -125,10 +138,7 @@ def masks(self: Regions,
     grid: tuple[int, int], # (h, w)
 ) -> tuple: # names, (C, h, w) bool; only semantics that are there
     "Cells covered by each semantic; raises `DataError` where the image is unknown or its regions broken."
-    if image not in self.images:
-        source = self.sources[0] if self.sources else 'regions'
-        raise DataError(f'{source}: no regions for image {image}; give images and regions that belong '
-                        'together.', 'image without regions')
+    self.require_known([image])
     names, coverage = self.coverage(image, tuple(grid))
     on = covered(coverage, self.rule)
     there = on.any((1, 2))
@@ -203,10 +213,7 @@ def subset(self: Regions,
     ids, # image ids to keep
 ): # Regions
     "The same regions with some of the images; raises `DataError` where one is unknown."
-    missing = [i for i in ids if i not in self.images]
-    if missing:
-        raise DataError(f'{self.sources[0]}: no regions for image {missing[0]} ({len(missing)} such); give '
-                        'images and regions that belong together.', 'image without regions')
+    self.require_known(ids)
     other = copy.copy(self)
     other.images = {i: self.images[i] for i in ids}
     return other
@@ -253,14 +260,10 @@ def other_sizes(self: Regions,
 # %% ../nbs/31_regions.ipynb #f2a3e8a3
 @patch
 def _repr_markdown_(self: Regions):
-    unknown = ''
-    if self.uncategorised: unknown = f'; no category yet: {", ".join(self.uncategorised[:20])}'
-    left = '; '.join(f'{what}: {n}' for what, n in self.left_out.items() if n)
-    left = f' ({left})' if left else ''
-    more = ' ...' if len(self.semantics) > 60 else ''
-    names = ', '.join(self.semantics[:60]) + more
-    counts = f'{len(self)} images, {len(self.semantics)} semantics'
-    return f'**{type(self).__name__}**: {counts}: {names}{unknown}{left}'
+    names = shorten(', '.join(self.semantics), 600, placeholder=' ...')
+    lines = [f'**{type(self).__name__}**: {len(self)} images, {len(self.semantics)} semantics: {names}']
+    if self.uncategorised: lines.append(f"no category yet: {', '.join(self.uncategorised[:20])}")
+    return '; '.join(lines + [f'{what}: {n}' for what, n in self.left_out.items() if n])
 
 # %% ../nbs/31_regions.ipynb #eb26292c
 def note_unmatched(

@@ -49,10 +49,9 @@ def given_name(
     o: dict, # object of GQA or Visual Genome
 ) -> str | None: # '': its name is empty; None: it has none
     "Its name, else the first of its names, else its first synset."
-    if o.get('name'): return o['name']
-    names = [o.get('name'), *list(o.get('names') or ())[:1]]
-    synset = next((s.split('.')[0] for s in o.get('synsets') or ()), None)
-    return next((n for n in (*names, synset) if n), '' if '' in names else None)
+    names = [o.get('name'), *(o.get('names') or [])[:1]]
+    synsets = [s.split('.')[0] for s in o.get('synsets') or []]
+    return next((n for n in names + synsets[:1] if n), '' if '' in names else None)
 
 # %% ../nbs/31_scene_graphs.ipynb #53bb524b
 def parsed_object(
@@ -144,7 +143,7 @@ def semantic_rows(
 ) -> pd.DataFrame: # owner (object), image, attribute (else an object), written, semantic (None: not kept)
     "What objects and their attributes are called."
     rules = (vocabulary.object, vocabulary.attribute) if vocabulary else (object_name, attribute_name)
-    objects, attributes = (np.array([rule(n) for n in names], object) for rule in rules)
+    objects, attributes = (np.array(list(map(rule, names)), object) for rule in rules)
     written = np.array([canonical(n) != '' for n in names], bool)
     rows = pd.DataFrame(dict(owner=np.r_[:len(graph.name), graph.owner]))
     rows['image'] = graph.image[rows.owner]
@@ -161,35 +160,36 @@ def in_enough_images(
     "Whether the semantic of each row is not too rare."
     return rows.groupby('semantic').image.transform('nunique') >= floor
 
-# %% ../nbs/31_scene_graphs.ipynb #2f131197
+# %% ../nbs/31_scene_graphs.ipynb #af62df6b
 LEFT_OUT = ['boxes without area', 'objects without a name', 'objects whose name is not kept',
             'attributes dropped with their object', 'attributes without a name',
             'attributes whose name is not kept']
 
+# %% ../nbs/31_scene_graphs.ipynb #2f131197
 def kept_rows(
     rows: pd.DataFrame, # as `semantic_rows`
     flat: np.ndarray, # (R,) bool, objects without area
     floor: int, # images a semantic must occur in
 ) -> tuple: # the rows that are kept; what is left out -> how often
     "Objects with area, name and semantic, and their attributes with name and semantic."
-    objects, attributes = rows[~rows.attribute], rows[rows.attribute]
-    whole = objects[~flat]
+    whole, attributes = rows[:len(flat)][~flat], rows[len(flat):]
     named = whole[whole.written]
     known = named[in_enough_images(named, floor)]
     owned = attributes[attributes.owner.isin(known.owner)]
     said = owned[owned.written]
     kept = pd.concat([known, said])
     kept = kept[in_enough_images(kept, floor)]
-    gone = -np.diff([len(objects), len(whole), len(named), len(known)])
+    gone = -np.diff([len(flat), len(whole), len(named), len(known)])
     lost = -np.diff([len(attributes), len(owned), len(said), kept.attribute.sum()])
     return kept, dict(zip(LEFT_OUT, [*gone.tolist(), *lost.tolist()]))
 
-# %% ../nbs/31_scene_graphs.ipynb #9757d913
+# %% ../nbs/31_scene_graphs.ipynb #e0e4ec21
 BOX_FAULTS = { # kind -> end of the sentence; width and height of the image, px
     'empty regions': 'is no name',
     'region without area': 'has no area',
     'region outside the image': 'leaves the image of {1:g} x {0:g} px'}
 
+# %% ../nbs/31_scene_graphs.ipynb #9757d913
 def note_boxes(
     gathered: Boxes, # objects
     graph: SimpleNamespace, # the same as arrays
