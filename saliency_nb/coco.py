@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from pycocotools import mask as rle
 from .core import DataError, Problems, existing_folder, image_id, read_json, stated_frame
-from .pictures import decoded, files_by_id, image_files, or_strict
+from .pictures import decoded, files_by_id, image_files, or_strict, understood
 from .outlines import drawn_parts, segment_rle
 from .vocabulary import coco_name
 from .regions import Regions, mask_coverages, note_unmatched, used_images
@@ -30,10 +30,8 @@ class InstanceRegions(Regions):
     "COCO's instances; `segments` maps an image id to ((H, W), [(name, segmentation)])."
     def coverage(self, image, grid):
         size, segments = self.segments[image]
-        try: parts = [(name, segment_rle(s, size)) for name, s in segments]
-        except ValueError as e:
-            raise DataError(f'{self.sources[0]}: a segment of image {image} is broken: {e}; fetch the '
-                            'annotations again.', 'unreadable regions') from None
+        with understood(self.sources[0], f'whole segments of image {image}', 'unreadable regions'):
+            parts = [(name, segment_rle(s, size)) for name, s in segments]
         names = sorted({n for n, _ in parts} - {''})
         return mask_coverages({name: union(name, parts) for name in names}, grid)
 
@@ -96,14 +94,11 @@ def coco_tables(
     problems: Problems, # where to note an image that is listed twice
 ) -> tuple: # category -> name or ''; image's number -> (image id, (height, width)); annotations
     "The three tables of a COCO file; raises `DataError` where one is missing or broken."
-    try:
+    with understood(path, "COCO's tables", 'unreadable regions'):
         names = {c['id']: coco_name(c.get('name')) for c in data['categories']}
         frames = {i['id']: coco_frame(i) for i in data['images']}
         annotations = list(data['annotations'])
         if not all(isinstance(a, dict) for a in annotations): raise TypeError('annotations')
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as e:
-        raise DataError(f"{path}: has no usable {e}; it is not in COCO's format.",
-                        'unreadable regions') from None
     note_same_names(path, frames, problems)
     return names, frames, annotations
 
