@@ -245,13 +245,12 @@ def checked(self: Regions,
 @patch
 def other_sizes(self: Regions,
     frames: dict, # image id -> (height, width) of its fixations, px; NaN where that is not known
-    tolerance: float = .02, # of the ratio of width and height
 ) -> Problems: # one for each image, with its sentence
     "Images whose annotation has other proportions than their fixations: that of another version."
     found = Problems(strict=False)
     for image, (h, w) in frames.items():
         H, W = self.sizes.get(image, (h, w))
-        if not abs(W * h / (H * w) - 1) > tolerance: continue # also where it is not known
+        if not abs(W * h / (H * w) - 1) > .02: continue # also where it is not known
         sentence = (f'{self.sources[0]}: the {self.what} of {image} is for {H:g} x {W:g} px, but its '
                     f'fixations for {h:g} x {w:g} px.')
         found.add(sentence, image, 'scene graph of another size')

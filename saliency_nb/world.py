@@ -103,11 +103,10 @@ def free_place(
     g: np.random.Generator, # random numbers
     boxes: list, # of things already there
     size: tuple, # (H, W) px
-    tries: int = 30, # places tried
 ) -> tuple | None: # x, y, w, h
     "A box for a thing that hardly overlaps those already there, or None."
     H, W = size
-    for _ in range(tries):
+    for _ in range(30):
         h = int(g.uniform(.16, .38) * H)
         w = int(min(h * g.uniform(.8, 1.3), W - 2))
         box = (int(g.integers(0, W - w)), int(g.integers(0, H - h)), w, h)
@@ -268,11 +267,8 @@ def observe(
         group, g = groups[o % len(groups)], rng(seed, 'observer', o)
         seen = [distributions[group, k] for k in range(len(ends) + 1)]
         f = sample_fixations(g, seen, scene['size'][1], ends, int(g.integers(8, 13)))
-        n = len(f['x'])
-        looked.append(f | dict(observer=np.full(n, o), group=np.full(n, group)))
-    together = {}
-    for k in looked[0]: together[k] = np.concatenate([f[k] for f in looked])
-    return pd.DataFrame(together)
+        looked.append(pd.DataFrame(f).assign(observer=o, group=group))
+    return pd.concat(looked, ignore_index=True)
 
 # %% ../nbs/12_world.ipynb #901d43c1
 def scene_graph(
@@ -304,14 +300,12 @@ def gaze_records(
     fixations: pd.DataFrame, # from `observe`
 ) -> np.ndarray: # structured: location, timestamp, fixations, durations, group
     "Fixations as SALICON keeps them, one record for each observer."
-    observers = fixations.groupby('observer').indices.values()
+    observers = fixations.groupby('observer')
     fields = ('location', 'timestamp', 'fixations', 'durations', 'group')
     gaze = np.zeros(len(observers), [(k, object) for k in fields])
-    pixel = np.floor(fixations[['x', 'y']].to_numpy()) + 1 # (x, y) from 1
-    t, duration = fixations.t.to_numpy(), fixations.duration.to_numpy()
-    group = fixations.group.to_numpy()
-    for k, own in enumerate(observers):
-        gaze[k] = (pixel[own], t[own], pixel[own], duration[own], group[own[0]])
+    for k, (_, own) in enumerate(observers):
+        pixel = np.floor(own[['x', 'y']].to_numpy()) + 1 # (x, y) from 1
+        gaze[k] = (pixel, own.t.to_numpy(), pixel, own.duration.to_numpy(), own.group.iloc[0])
     return gaze
 
 # %% ../nbs/12_world.ipynb #bb57a514
