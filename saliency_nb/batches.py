@@ -137,13 +137,12 @@ class FrozenFeatures(Dataset):
         host: Readout, # frozen; after `keep` it sees each image once
         dataset: Dataset, # items of a SaliencyDataset
         mirrored: bool = True, # the mirrored images' features too, for training
-        batch: int = 8, # images per forward pass
     ):
         self.host, self.mirrored = host.eval(), mirrored
         self.dataset = preloaded(dataset)
         self.rest = Others(self.dataset)
         if not host.kept: return
-        for items in DataLoader(self.dataset, batch): # in batches, which is quicker
+        for items in DataLoader(self.dataset, 8): # in batches, which is quicker
             for view in self.views(items['image']): host(view.to(device_of(host)))
 
     def views(self, images) -> list: # of (B, 3, H, W): the images, and the mirrored ones

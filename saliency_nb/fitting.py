@@ -95,17 +95,15 @@ def fit_directions(
     p: torch.nn.Parameter, # (N, D, 1, 1) bases, fitted in place
     v: torch.Tensor, # (places, D) features
     steps: int, # of Adam
-    batch: int, # places per step
-    lr: float, # at the start; it falls to zero along a cosine
-    progress: Progress, # of the steps
 ):
     "Adam on the squared error of the reconstruction."
     p.requires_grad_(True)
-    scale, adam = v.std(), torch.optim.Adam([p], lr)
+    scale, adam = v.std(), torch.optim.Adam([p], 1e-2) # which falls to zero along a cosine
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    progress = Progress('bases', steps, 'steps')
     for _ in range(steps):
         progress.add()
-        x = v[torch.randint(len(v), (min(batch, len(v)),)).to(v.device)]
+        x = v[torch.randint(len(v), (min(1024, len(v)),)).to(v.device)]
         loss = ((reconstructed(x, p[..., 0, 0]) - x) / scale).square().mean()
         adam.zero_grad()
         loss.backward()
@@ -119,10 +117,7 @@ def fit_bases(
     n_bases: int = 512, # N
     places: int = 200, # drawn from each image
     steps: int = 3000, # of Adam
-    batch: int = 1024, # places per step
-    lr: float = 1e-2, # at the start; it falls to zero along a cosine
     seed: int = 0, # of places and start
-    say=print, # shows how far it is
 ) -> FactorizedSaliency: # in phase 1, with the model's own features and readout
     "Fit bases to the frozen features of a trained model."
     host, device = BeforeReadout(model).eval(), next(model.parameters()).device
@@ -134,7 +129,7 @@ def fit_bases(
     v = sampled_features(host, dataset, places).to(device)
     start = torch.randn(n_bases, v.shape[1]) * 2 / n_bases**.5
     second.bases.weight.data.copy_(start[..., None, None])
-    fit_directions(second.bases.weight, v, steps, batch, lr, Progress('bases', steps, 'steps', say=say))
+    fit_directions(second.bases.weight, v, steps)
     return freeze_below_readout(second).eval()
 
 # %% ../nbs/25_fitting.ipynb #5fa72ca4
@@ -176,12 +171,11 @@ def ratio_interval(
 # %% ../nbs/25_fitting.ipynb #744e2c9b
 def fit_summary(
     table: pd.DataFrame, # from `compared_with_original`
-    draws: int = 1000, # resamples of the images
     seed: int = 0, # of the resamples
 ) -> dict: # variance, cc, cc_other: (value, low, high); difference: largest, share of a map's largest value
     "What bases carry of a trained model, with 95% intervals over images."
     n = len(table)
-    weights = np.r_[np.ones((1, n)), rng(seed, 'fit').multinomial(n, np.full(n, 1 / n), draws)]
+    weights = np.r_[np.ones((1, n)), rng(seed, 'fit').multinomial(n, np.full(n, 1 / n), 1000)]
     found = dict(variance=ratio_interval(table.squares - table.rest, table.squares, weights))
     for column in ('cc', 'cc_other'):
         found[column] = ratio_interval(table[column].fillna(0), table[column].notna(), weights)
