@@ -7,8 +7,8 @@ __all__ = ['MEAN_LOGIT', 'ACTIVATE', 'PRIOR', 'LARGEST', 'RECIPE', 'SaliencyMode
            'require_bases', 'FactorizedSaliency', 'basis_weights', 'freeze_below_readout', 'basis_saliency',
            'scale_features', 'unit_variance', 'trained_modules', 'read_with_unit_variance', 'initialise', 'top_active',
            'gaussians', 'ReadoutSaliency', 'assembled', 'build_model', 'recipe_of', 'recipe_text', 'save_checkpoint',
-           'without_scale', 'export_authors', 'from_authors', 'recipe_text_in', 'is_recipe', 'read_recipe',
-           'follow_recipe', 'load_checkpoint']
+           'without_scale', 'export_authors', 'from_authors', 'is_recipe', 'read_recipe', 'follow_recipe',
+           'load_checkpoint']
 
 # %% ../nbs/22_bases.ipynb #7bcf18b1
 import json, math
@@ -455,15 +455,6 @@ def from_authors(
     renamed['host.backbone.scale'] = torch.ones(3) # they have none
     return load_tensors(model, renamed, path).eval()
 
-# %% ../nbs/22_bases.ipynb #8dadc3be
-def recipe_text_in(
-    held: dict, # what the file holds, from `read_weights`
-    path, # of the file
-) -> str | None: # from `recipe_text`; None where the file has none
-    "The recipe a file carries: in the header of a safetensors file, or as an entry of a last.ckpt."
-    if Path(path).suffix.lower() != '.safetensors': return held.get('saliency_nb')
-    with safe_open(path, 'pt') as file: return (file.metadata() or {}).get('saliency_nb')
-
 # %% ../nbs/22_bases.ipynb #22a00001
 LARGEST = 2**16 # number in a recipe: bases, features
 RECIPE = dict(host=str, options=dict, n_bases=int, phase=int, upsampling=str)
@@ -484,7 +475,9 @@ def read_recipe(
     path, # of the file
 ) -> dict: # n_bases, phase, upsampling; host and options where the host is a registered one
     "How the model in a file is built; raises `CheckpointError` where the file does not say."
-    text = recipe_text_in(held, path)
+    text = held.get('saliency_nb') # of a last.ckpt
+    if Path(path).suffix.lower() == '.safetensors':
+        with safe_open(path, 'pt') as file: text = (file.metadata() or {}).get('saliency_nb')
     if text is None:
         raise CheckpointError(f"{path}: neither a checkpoint of saliency_nb nor one of the authors' models; "
                               'give a file that a training wrote.')

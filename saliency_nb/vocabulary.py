@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['UNWRITTEN', 'TABLES', 'HABITS', 'VOCABULARY_FILES', 'CATEGORIES', 'canonical', 'table', 'words_of', 'table_files',
            'lemma', 'object_name', 'attribute_name', 'coco_name', 'coco_index', 'Vocabulary', 'frequent_names',
-           'make_vocabulary', 'write_vocabulary', 'require_flags', 'read_vocabulary', 'find_category', 'category',
-           'uncategorised']
+           'make_vocabulary', 'write_vocabulary', 'require_flags', 'read_vocabulary', 'category', 'uncategorised']
 
 # %% ../nbs/26_vocabulary.ipynb #5f017bc4
 import unicodedata
@@ -207,27 +206,21 @@ def read_vocabulary(
 # %% ../nbs/26_vocabulary.ipynb #d5025d2d
 CATEGORIES = 'action social animal vehicle clothing text sky ground scene color other'.split()
 
-# %% ../nbs/26_vocabulary.ipynb #bf5f1d33
-def find_category(
-    name: str, # of a semantic
-    attribute: bool = False, # the name of an attribute rather than of an object
-) -> str | None: # None: not in the table
-    "Category of a semantic: as what it is said to be, else as the other kind."
-    as_object = words_of('categories', 'object').get(object_name(name))
-    as_attribute = words_of('categories', 'attribute').get(attribute_name(name))
-    return (as_attribute or as_object) if attribute else (as_object or as_attribute)
-
 # %% ../nbs/26_vocabulary.ipynb #9d5b1a98
 def category(
     name: str, # of a semantic
     attribute: bool = False, # the name of an attribute rather than of an object
-) -> str: # one of `CATEGORIES`
-    "Category of a semantic; 'other' for a name that is not in the table."
-    return find_category(name, attribute) or 'other'
+    missing: str = 'other', # for a name that is not in the table
+) -> str: # one of `CATEGORIES`, or as `missing`
+    "Category of a semantic: as what it is said to be, else as the other kind."
+    as_object = words_of('categories', 'object').get(object_name(name))
+    as_attribute = words_of('categories', 'attribute').get(attribute_name(name))
+    found = (as_attribute or as_object) if attribute else (as_object or as_attribute)
+    return found or missing
 
 # %% ../nbs/26_vocabulary.ipynb #4671e9fd
 def uncategorised(
     names, # of semantics
 ) -> list: # those that are not in the table
     "Names whose category is 'other' only because nobody assigned one."
-    return [n for n in names if find_category(n) is None]
+    return [n for n in names if not category(n, missing='')]
