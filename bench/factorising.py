@@ -14,7 +14,7 @@ The table is drawn from the CSV by nbs/analyses/factorising.ipynb.
 import argparse, subprocess, time
 from pathlib import Path
 import pandas as pd, torch
-from saliency_nb.bases import build_model, initialise, saturated_share
+from saliency_nb.bases import build_model, initialise
 from saliency_nb.core import derived_seed, fingerprint, whole_file
 from saliency_nb.fixations import SaliencyDataset
 from saliency_nb.inputs import open_data
@@ -77,7 +77,8 @@ def bases_state(model):
     "Dead and saturated share of the bases on the scored images."
     a = activations_of(model)
     dead = a.amax((0, 2, 3)) - a.amin((0, 2, 3)) < 1e-3
-    return dict(dead=dead.float().mean().item(), saturated=saturated_share(a).mean().item())
+    saturated = (a < .01) | (a > .99)
+    return dict(dead=dead.float().mean().item(), saturated=saturated.float().mean().item())
 
 def done(host, n, seed, form, model, start, **more):
     s = evaluate(model, val).mean()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Preloaded', 'memory', 'preloaded', 'process', 'EpochOrder', 'mirrored', 'device_of', 'activation_items',
-           'with_activations', 'Others', 'Images', 'FrozenFeatures']
+           'with_activations', 'Others', 'FrozenFeatures']
 
 # %% ../nbs/23_batches.ipynb #e7132173
 import torch
@@ -15,17 +15,15 @@ from .hosts import Readout
 from .bases import FactorizedSaliency
 
 # %% ../nbs/23_batches.ipynb #b4cff565
-class Preloaded(Dataset):
+class Preloaded(list):
     "The items of a dataset, read once and kept in memory."
     def __init__(self,
         dataset: Dataset, # e.g. a SaliencyDataset
     ):
-        self.items, progress = [], Progress('decoding', len(dataset))
+        progress = Progress('decoding', len(dataset))
         for i in range(len(dataset)):
             progress.add()
-            self.items.append(dataset[i])
-    def __len__(self): return len(self.items)
-    def __getitem__(self, i): return self.items[i]
+            self.append(dataset[i])
 
 # %% ../nbs/23_batches.ipynb #e7c86627
 def memory(
@@ -79,11 +77,12 @@ def mirrored(
 ) -> dict: # the batch, half of it mirrored
     "Mirror each image of a batch, and all that belongs to it, with probability one half."
     flip = torch.rand(len(batch['density'])) < .5
-    def mirror(t): return torch.where(flip.to(t.device).view(-1, *[1] * (t.dim() - 1)), t.flip(-1), t)
-    found = batch | {k: mirror(batch[k]) for k in ('image', 'fixations', 'density') if k in batch}
-    if 'mirrored' in batch: # features of the mirrored image were computed, and are no mirrored features
-        key = 'features' if 'features' in batch else 'activations'
-        found[key] = torch.where(flip.view(-1, 1, 1, 1).to(batch[key].device), batch['mirrored'], batch[key])
+    def choose(t, other): return torch.where(flip.to(t.device).view(-1, *[1] * (t.dim() - 1)), other, t)
+    found = dict(batch)
+    for k in ('image', 'fixations', 'density'):
+        if k in batch: found[k] = choose(batch[k], batch[k].flip(-1))
+    for k in ('features', 'activations'): # those of a mirrored image are no mirrored ones, and were computed
+        if k in batch and 'mirrored' in batch: found[k] = choose(batch[k], batch['mirrored'])
     return found
 
 # %% ../nbs/23_batches.ipynb #c2d9b32e
@@ -101,12 +100,12 @@ def activation_items(
     batch: int, # images per forward pass
 ) -> list: # of items with 'activations' (N, h, w) in place of the image
     "Activations of every image."
-    items = []
-    for b in DataLoader(dataset, batch):
-        activations = model.activations(b.pop('image').to(device_of(model))).cpu()
-        for i, a in enumerate(activations):
-            rest = {k: b[k][i].clone() if torch.is_tensor(b[k]) else b[k][i] for k in b}
-            items.append(dict(activations=a.clone()) | rest)
+    items = [] # a tensor that is part of a batch would keep all of it in memory
+    for start in range(0, len(dataset), batch):
+        own = [dict(dataset[i]) for i in range(start, min(start + batch, len(dataset)))]
+        images = torch.stack([item.pop('image') for item in own])
+        for item, a in zip(own, model.activations(images.to(device_of(model))).cpu()):
+            items.append(item | dict(activations=a.clone()))
     return items
 
 # %% ../nbs/23_batches.ipynb #bf2535a7
@@ -131,13 +130,6 @@ class Others(Dataset):
     def __len__(self): return len(self.dataset)
     def __getitem__(self, i): return {k: v for k, v in self.dataset[i].items() if k != 'image'}
 
-# %% ../nbs/23_batches.ipynb #32de624f
-class Images(Dataset):
-    "Images alone."
-    def __init__(self, dataset): self.dataset = dataset
-    def __len__(self): return len(self.dataset)
-    def __getitem__(self, i): return self.dataset[i]['image']
-
 # %% ../nbs/23_batches.ipynb #d48db948
 class FrozenFeatures(Dataset):
     "The items of a dataset with a frozen host's features in place of the image."
@@ -145,14 +137,13 @@ class FrozenFeatures(Dataset):
         host: Readout, # frozen; after `keep` it sees each image once
         dataset: Dataset, # items of a SaliencyDataset
         mirrored: bool = True, # the mirrored images' features too, for training
-        batch: int = 8, # images per forward pass
     ):
         self.host, self.mirrored = host.eval(), mirrored
         self.dataset = preloaded(dataset)
         self.rest = Others(self.dataset)
         if not host.kept: return
-        for images in DataLoader(Images(self.dataset), batch): # in batches, which is quicker
-            for view in self.views(images): host(view.to(device_of(host)))
+        for items in DataLoader(self.dataset, 8): # in batches, which is quicker
+            for view in self.views(items['image']): host(view.to(device_of(host)))
 
     def views(self, images) -> list: # of (B, 3, H, W): the images, and the mirrored ones
         return [images, images.flip(-1)][:1 + self.mirrored]

@@ -8,7 +8,7 @@ __all__ = ['on_grid', 'logit_maps', 'bits_per_fixation', 'slope', 'calibrate', '
 # %% ../nbs/23_calibration.ipynb #aa0d3c69
 import numpy as np, torch
 from scipy.optimize import brentq
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, one_hot
 from torch.utils.data import DataLoader, Dataset
 from .core import DataError
 from .metrics import centre_bias
@@ -21,10 +21,9 @@ def on_grid(
     grid: tuple[int, int], # (h, w)
 ) -> torch.Tensor: # (B, h, w)
     "Fixations counted in the cells of a coarser grid."
-    y, x = (torch.arange(n) * cells // n for n, cells in zip(counts.shape[1:], grid))
-    cell = (y[:, None] * grid[1] + x).flatten()
-    found = torch.zeros(len(counts), grid[0] * grid[1], dtype=torch.double)
-    return found.index_add(1, cell, counts.flatten(1).double()).view(-1, *grid)
+    sides = zip(counts.shape[1:], grid)
+    rows, columns = (one_hot(torch.arange(n) * cells // n, cells).double() for n, cells in sides)
+    return rows.T @ counts.double() @ columns
 
 # %% ../nbs/23_calibration.ipynb #51ff47c8
 @torch.no_grad()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAW_STUFF', 'COLORS', 'SKIN', 'HAIR', 'FONT', 'LETTERS', 'FUR', 'DRAW', 'noise', 'tint', 'plain', 'sky', 'grass',
-           'road', 'wall', 'water', 'sand', 'stuff', 'oval', 'block', 'paint', 'body_color', 'eye', 'mouth', 'face',
-           'write_word', 'text', 'dog', 'car', 'ball', 'tree', 'house', 'flower']
+           'road', 'wall', 'water', 'sand', 'stuff', 'oval', 'block', 'paint', 'body_color', 'eye', 'smile', 'mouth',
+           'face', 'write_word', 'text', 'dog', 'car', 'ball', 'tree', 'roof', 'house', 'flower']
 
 # %% ../nbs/12_drawing.ipynb #3f237543
 import cv2, numpy as np
@@ -141,11 +141,12 @@ def block(
 def paint(
     h: int, # px
     w: int, # px
-    layers: list, # of (mask (h, w), RGB), later ones above
+    layers: list, # of (shape, where it is, RGB), later ones above
 ) -> tuple: # patch (h, w, 3) float32, mask (h, w)
     "A patch from layers, and the union of their masks."
     p, mask = plain(h, w, 0), np.zeros((h, w), bool)
-    for m, color in layers:
+    for shape, *where, color in layers:
+        m = shape(h, w, *where)
         p[m] = color
         mask |= m
     return p, mask
@@ -162,20 +163,22 @@ def body_color(
     return np.full(3, g.uniform(120, 215)) + g.normal(0, 4, 3)
 
 # %% ../nbs/12_drawing.ipynb #e62b36d0
-def eye(h, w, x, y, brow):
+def eye(x, y, brow):
     "Layers of an eye at (x, y) and of its brow, as shares of the patch."
     dark = (35, 25, 25)
-    layers = [(oval(h, w, (x, y), (.11, .075)), (245, 245, 245)), (oval(h, w, (x, y), (.05, .055)), dark)]
-    return layers + [(block(h, w, x - .11, brow, x + .11, brow + .03), dark)]
+    return [(oval, (x, y), (.11, .075), (245, 245, 245)), (oval, (x, y), (.05, .055), dark),
+            (block, x - .11, brow, x + .11, brow + .03, dark)]
+
+# %% ../nbs/12_drawing.ipynb #106cee3a
+def smile(h, w, axes):
+    "Mask of an open mouth."
+    return oval(h, w, (.5, .70), axes) & block(h, w, 0, .70, 1, 1)
 
 # %% ../nbs/12_drawing.ipynb #0e01071c
-def mouth(h, w, smiling, skin):
+def mouth(smiling, skin):
     "Layers of a mouth: teeth between red lips, or a straight line."
-    if not smiling: return [(block(h, w, .34, .77, .66, .81), skin * .45)]
-    below = block(h, w, 0, .70, 1, 1)
-    lips = oval(h, w, (.5, .70), (.27, .17)) & below
-    teeth = oval(h, w, (.5, .70), (.23, .08)) & below
-    return [(lips, (150, 30, 40)), (teeth, (250, 250, 250))]
+    if not smiling: return [(block, .34, .77, .66, .81, skin * .45)]
+    return [(smile, (.27, .17), (150, 30, 40)), (smile, (.23, .08), (250, 250, 250))]
 
 # %% ../nbs/12_drawing.ipynb #7c0be5a3
 SKIN = (235, 195, 165), (200, 150, 115), (140, 95, 65)
@@ -183,14 +186,14 @@ HAIR = (50, 35, 25), (190, 150, 70), (120, 60, 30)
 
 def face(g, attributes, h, w):
     "A face with hair, smiling or not."
-    head = oval(h, w)
     skin = tint(g, SKIN[g.integers(3)], 10)
     y, brow = g.uniform(.38, .44), g.uniform(.26, .30)
-    fringe = head & block(h, w, 0, 0, 1, g.uniform(.16, .24))
-    layers = [(head, skin), (fringe, tint(g, HAIR[g.integers(3)], 10))]
-    layers += eye(h, w, .32, y, brow) + eye(h, w, .68, y, brow)
-    layers.append((oval(h, w, (.5, .57), (.05, .09)), skin * .8))
-    return paint(h, w, layers + mouth(h, w, 'smiling' in attributes, skin))
+    below = g.uniform(.16, .24)
+    def fringe(h, w): return oval(h, w) & block(h, w, 0, 0, 1, below)
+    layers = [(oval, skin), (fringe, tint(g, HAIR[g.integers(3)], 10))]
+    layers += eye(.32, y, brow) + eye(.68, y, brow)
+    layers.append((oval, (.5, .57), (.05, .09), skin * .8)) # nose
+    return paint(h, w, layers + mouth('smiling' in attributes, skin))
 
 # %% ../nbs/12_drawing.ipynb #773c6d1b
 FONT = cv2.FONT_HERSHEY_DUPLEX
@@ -225,13 +228,12 @@ FUR = (150, 105, 60), (95, 65, 45), (205, 180, 140)
 def dog(g, attributes, h, w):
     "A dog from the side, looking right or left."
     fur, dark = tint(g, FUR[g.integers(3)], 10), (30, 20, 20)
-    body, head = oval(h, w, (.42, .55), (.38, .22)), oval(h, w, (.78, .34), (.22, .22))
-    muzzle, ear = oval(h, w, (.93, .40), (.09, .10)), oval(h, w, (.66, .28), (.09, .22))
-    layers = [(body, fur), (head, fur), (muzzle, fur * .85), (ear, fur * .6)]
-    layers += [(block(h, w, x, .6, x + .11, 1), fur * .9) for x in (.08, .26, .52, .69)]
-    layers.append((oval(h, w, (.06, .36), (.06, .24)), fur)) # tail
-    layers.append((oval(h, w, (.82, .28), (.035, .04)), dark)) # eye
-    layers.append((oval(h, w, (.98, .37), (.04, .05)), dark)) # nose
+    layers = [(oval, (.42, .55), (.38, .22), fur), (oval, (.78, .34), (.22, .22), fur)] # body, head
+    layers += [(oval, (.93, .40), (.09, .10), fur * .85)] # muzzle
+    layers += [(oval, (.66, .28), (.09, .22), fur * .6)] # ear
+    layers += [(block, x, .6, x + .11, 1, fur * .9) for x in (.08, .26, .52, .69)]
+    layers += [(oval, (.06, .36), (.06, .24), fur), (oval, (.82, .28), (.035, .04), dark), # tail, eye
+               (oval, (.98, .37), (.04, .05), dark)] # nose
     p, m = paint(h, w, layers)
     return (p[:, ::-1], m[:, ::-1]) if g.random() < .5 else (p, m)
 
@@ -239,13 +241,12 @@ def dog(g, attributes, h, w):
 def car(g, attributes, h, w):
     "A car from the side."
     color, glass = body_color(g, attributes), (175, 205, 225)
-    layers = [(block(h, w, .18, .08, .80, .5), color * .9)] # cabin, windows
-    layers += [(block(h, w, x0, .15, x1, .45), glass) for x0, x1 in ((.23, .47), (.52, .75))]
-    layers.append((block(h, w, 0, .42, 1, .82), color)) # body, stripe, lamp
-    layers.append((block(h, w, 0, .60, 1, .64), color * .7))
-    layers.append((block(h, w, .93, .48, 1, .58), (250, 240, 170)))
-    layers += [(oval(h, w, (x, .82), (.13, .18)), (25, 25, 28)) for x in (.22, .78)]
-    layers += [(oval(h, w, (x, .82), (.06, .08)), (170, 170, 175)) for x in (.22, .78)]
+    layers = [(block, .18, .08, .80, .5, color * .9)] # cabin, windows
+    layers += [(block, x0, .15, x1, .45, glass) for x0, x1 in ((.23, .47), (.52, .75))]
+    layers += [(block, 0, .42, 1, .82, color), (block, 0, .60, 1, .64, color * .7)] # body, stripe
+    layers.append((block, .93, .48, 1, .58, (250, 240, 170))) # lamp
+    layers += [(oval, (x, .82), (.13, .18), (25, 25, 28)) for x in (.22, .78)] # wheels
+    layers += [(oval, (x, .82), (.06, .08), (170, 170, 175)) for x in (.22, .78)]
     return paint(h, w, layers)
 
 # %% ../nbs/12_drawing.ipynb #9ef9e29d
@@ -253,7 +254,7 @@ def ball(g, attributes, h, w):
     "A ball with white stripes, lit from the upper left."
     color = body_color(g, attributes)
     y, x = np.mgrid[:h, :w]
-    p, m = paint(h, w, [(oval(h, w), color)])
+    p, m = paint(h, w, [(oval, color)])
     turn = g.uniform(0, np.pi)
     along = x / w * np.cos(turn) + y / h * np.sin(turn)
     stripes = np.sin(along * g.uniform(16, 22)) > .3
@@ -264,23 +265,26 @@ def ball(g, attributes, h, w):
 def tree(g, attributes, h, w):
     "A trunk and a crown of leaves in tufts."
     leaf = tint(g, (40, 100, 45), 12)
-    trunk, crown = block(h, w, .42, .5, .58, 1), oval(h, w, (.5, .38), (.49, .38))
-    layers = [(trunk, (95, 65, 40)), (crown, leaf)]
+    layers = [(block, .42, .5, .58, 1, (95, 65, 40)), (oval, (.5, .38), (.49, .38), leaf)] # trunk, crown
     for _ in range(7):
         center = g.uniform(.3, .7), g.uniform(.28, .45)
         axes = g.uniform(.24, .32), g.uniform(.24, .3)
-        layers.append((oval(h, w, center, axes), leaf * g.uniform(.7, 1.3)))
+        layers.append((oval, center, axes, leaf * g.uniform(.7, 1.3)))
     p, m = paint(h, w, layers)
     return p + 30 * noise(g, h, w, 14, -1)[..., None], m
+
+# %% ../nbs/12_drawing.ipynb #c340aa7e
+def roof(h, w):
+    "Mask of a triangle at the top."
+    y, x = np.mgrid[:h, :w]
+    return (y / h <= .4) & (abs(x / w - .5) <= y / h / .4 * .5)
 
 # %% ../nbs/12_drawing.ipynb #294854cb
 def house(g, attributes, h, w):
     "A house with a roof, a door and two windows."
-    y, x = np.mgrid[:h, :w]
-    color, roof = body_color(g, attributes), (y / h <= .4) & (abs(x / w - .5) <= y / h / .4 * .5)
-    layers = [(block(h, w, .06, .38, .94, 1), color), (roof, tint(g, (95, 60, 55), 10))]
-    layers.append((block(h, w, .42, .66, .58, 1), (70, 45, 30)))
-    layers += [(block(h, w, x0, .5, x0 + .16, .66), (225, 235, 190)) for x0 in (.16, .68)]
+    layers = [(block, .06, .38, .94, 1, body_color(g, attributes)), (roof, tint(g, (95, 60, 55), 10))]
+    layers.append((block, .42, .66, .58, 1, (70, 45, 30))) # door, windows
+    layers += [(block, x0, .5, x0 + .16, .66, (225, 235, 190)) for x0 in (.16, .68)]
     return paint(h, w, layers)
 
 # %% ../nbs/12_drawing.ipynb #15852940
@@ -290,10 +294,9 @@ def flower(g, attributes, h, w):
     n, turn = int(g.integers(5, 8)), g.uniform(0, 1)
     layers = []
     for i, t in enumerate(2 * np.pi * (np.arange(n) / n + turn)):
-        petal = oval(h, w, (.5 + .3 * np.cos(t), .5 + .3 * np.sin(t)), (.2, .2))
-        layers.append((petal, color * (.85 + .15 * (i % 2))))
-    layers.append((oval(h, w, axes=(.2, .2)), (95, 60, 25)))
-    layers.append((oval(h, w, axes=(.12, .12)), (150, 105, 45)))
+        center = .5 + .3 * np.cos(t), .5 + .3 * np.sin(t)
+        layers.append((oval, center, (.2, .2), color * (.85 + .15 * (i % 2))))
+    layers += [(oval, (.5, .5), (.2, .2), (95, 60, 25)), (oval, (.5, .5), (.12, .12), (150, 105, 45))]
     return paint(h, w, layers)
 
 # %% ../nbs/12_drawing.ipynb #edaa09dc

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'HOSTS', 'conv', 'DINet', 'resized', 'SALICON', 'TransformerBlock', 'TransformerEncoder',
            'at_three_strides', 'decoder', 'TranSalNet', 'on_one_grid', 'require_readout', 'Readout',
-           'model_fingerprint', 'hash_pixels', 'KeptFeatures', 'register_host', 'build_host']
+           'model_fingerprint', 'KeptFeatures', 'register_host', 'build_host']
 
 # %% ../nbs/21_hosts.ipynb #2a93223c
 import hashlib, shutil
@@ -55,7 +55,7 @@ class DINet(nn.Module):
         return F.relu(self.fuse(torch.cat([sum(branches), *branches], 1)))
 
     def original_head(self) -> nn.Module: # features (B, E, h, w) -> logits (B, 1, h, w)
-        "The rest of the original, not factorised decoder."
+        "The rest of the original decoder; other hosts have the usual one, a convolution."
         return nn.Sequential(conv(self.dim, self.dim), nn.ReLU(), conv(self.dim, 1))
 
 # %% ../nbs/21_hosts.ipynb #b142d59f
@@ -92,10 +92,6 @@ class SALICON(nn.Module):
         coarse = resized(self.reduce(self.backbone(half)[-1]), fine.shape[2:], self.resampling)
         return torch.cat([coarse, fine], 1)
 
-    def original_head(self) -> nn.Module: # features (B, 2 width, h, w) -> logits (B, 1, h, w)
-        "The original, not factorised readout."
-        return conv(self.dim, 1)
-
 # %% ../nbs/21_hosts.ipynb #0200efc9
 class TransformerBlock(nn.Module):
     "Pre-norm self-attention and MLP, each added to its input."
@@ -109,9 +105,7 @@ class TransformerBlock(nn.Module):
         wide, back = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         self.mlp = nn.Sequential(wide, nn.GELU(), back, nn.GELU())
 
-    def forward(self,
-        tokens: torch.Tensor, # (B, places, width)
-    ) -> torch.Tensor: # (B, places, width)
+    def forward(self, tokens) -> torch.Tensor: # (B, places, width), as tokens
         normed = self.norm_before(tokens)
         tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
         return tokens + self.mlp(self.norm_after(tokens))
@@ -180,10 +174,6 @@ class TranSalNet(nn.Module):
     def forward(self, images) -> torch.Tensor: # (B, 3, H, W) -> features (B, width, H / 2, W / 2), >= 0
         return self.decode(self.encode(images))
 
-    def original_head(self) -> nn.Module: # features (B, D, h, w) -> logits (B, 1, h, w)
-        "The original, not factorised readout."
-        return conv(self.dim, 1)
-
 # %% ../nbs/21_hosts.ipynb #dacfac3d
 @patch
 def enlarge(self: TranSalNet,
@@ -210,10 +200,9 @@ def decode(self: TranSalNet,
 ) -> torch.Tensor: # (B, width, H / 2, W / 2), >= 0
     "One map from three, from the coarsest on."
     x = self.enlarge(0, encoded[0])
-    x = resized(x, encoded[1].shape[2:], self.resampling)
-    x = self.enlarge(1, F.relu(x * encoded[1]))
-    x = resized(x, encoded[2].shape[2:], self.resampling)
-    x = self.enlarge(2, F.relu(x * encoded[2]))
+    for step, finer in enumerate(encoded[1:], 1):
+        x = resized(x, finer.shape[2:], self.resampling)
+        x = self.enlarge(step, F.relu(x * finer))
     return self.decoders[4](self.enlarge(3, x))
 
 # %% ../nbs/21_hosts.ipynb #7a1e0022
@@ -303,12 +292,6 @@ def standardise(self: Readout,
     self.mean.copy_(v.mean((0, 2, 3))[:, None, None])
     self.std.copy_(v.std((0, 2, 3)).clamp(min=1e-6)[:, None, None])
 
-# %% ../nbs/21_hosts.ipynb #09b6f10a
-@patch
-def original_head(self: Readout) -> nn.Module: # features (B, D, h, w) -> logits (B, 1, h, w)
-    "A linear readout of the channels themselves, without bases."
-    return conv(self.dim, 1)
-
 # %% ../nbs/21_hosts.ipynb #7a1e0029
 def model_fingerprint(
     model: nn.Module, # any
@@ -320,27 +303,20 @@ def model_fingerprint(
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
 
-# %% ../nbs/21_hosts.ipynb #46a926b4
-def hash_pixels(
-    image: torch.Tensor, # (3, H, W)
-) -> str: # 32 hexadecimal digits
-    "Name of an image by its pixels."
-    return hashlib.sha256(image.detach().cpu().contiguous().numpy()).hexdigest()[:32]
-
 # %% ../nbs/21_hosts.ipynb #ca4e8a2a
 class KeptFeatures:
     "Features of images in files named by their pixels, so that a network sees an image once."
     def __init__(self,
-        folder, # for the files, one for each image
-        limit: float = 50., # GB, and no more than half of what is free; images beyond it are seen each time
+        folder, # for the files, one for each image: 50 GB, or half of what is free
     ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        room = min(limit * 1e9, shutil.disk_usage(self.folder).free / 2)
+        room = min(50e9, shutil.disk_usage(self.folder).free / 2)
         self.left = room - sum(f.stat().st_size for f in self.folder.glob('*.npz'))
 
     def file(self, image) -> Path: # of the features of one image (3, H, W)
-        return self.folder/f'{hash_pixels(image)}.npz'
+        pixels = image.detach().cpu().contiguous().numpy()
+        return self.folder/f'{hashlib.sha256(pixels).hexdigest()[:32]}.npz'
 
     def keep(self, file, features):
         self.left -= features.nbytes
@@ -355,12 +331,13 @@ def __call__(self: KeptFeatures,
 ) -> torch.Tensor: # (B, D, h, w) float16
     "Features from files, and for new images from the network."
     files = [self.file(image) for image in images]
-    found = [read_kept(f) for f in files]
-    new = [i for i, f in enumerate(found) if f is None]
-    seen = dict(zip(new, see(images[new]))) if new else {}
-    for i, features in seen.items(): self.keep(files[i], features)
-    def kept(i): return torch.from_numpy(found[i]['features']).to(images.device)
-    return torch.stack([seen[i] if i in seen else kept(i) for i in range(len(files))])
+    kept = [read_kept(f) for f in files]
+    found = [k and torch.from_numpy(k['features']).to(images.device) for k in kept]
+    new = [i for i, k in enumerate(kept) if k is None]
+    for i, features in zip(new, see(images[new]) if new else ()):
+        self.keep(files[i], features)
+        found[i] = features
+    return torch.stack(found)
 
 # %% ../nbs/21_hosts.ipynb #829e071b
 @patch

@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['EPSILON', 'require_same_size', 'require_values', 'rows', 'rescale', 'distribution', 'distribution_or_uniform',
-           'standardise', 'cc', 'kld', 'sim', 'nss', 'places', 'step_of', 'place_table', 'known_places', 'place_sum',
-           'place_sums', 'auc_borji', 'auc_judd', 'other_fixations', 'centre_bias', 'shuffled_area', 'sauc',
-           'information_gain', 'saliency_loss']
+           'standardise', 'cc', 'kld', 'sim', 'nss', 'places', 'area', 'auc_borji', 'auc_judd', 'other_fixations',
+           'centre_bias', 'shuffled_area', 'sauc', 'information_gain', 'saliency_loss']
 
 # %% ../nbs/20_metrics.ipynb #a132c59f
-import torch
-from functools import partial
+import numpy as np, torch
 from .core import DataError
 
 EPSILON = 2.220446049250313e-16 # the benchmark's, the spacing of float64 at 1
@@ -32,10 +30,10 @@ def require_values(
     signed: bool = False, # may be negative
 ):
     "Raises `DataError` for NaN or infinity, and for negative values where there can be none."
-    if not values.sum(dtype=torch.double).isfinite() and not values.isfinite().all():
+    if not values.isfinite().all():
         raise DataError('a map to be scored holds NaN or infinity; the model that made it is broken '
                         'or its training diverged.')
-    if not signed and values.numel() and values.min() < 0:
+    if not signed and (values < 0).any():
         raise DataError('a map that should be a density or count fixations holds negative values; '
                         'give saliency after its sigmoid, and fixations as counts.')
 
@@ -54,11 +52,10 @@ def rows(
 # %% ../nbs/20_metrics.ipynb #9f2aa5a2
 def rescale(
     values: torch.Tensor, # (..., M)
-) -> torch.Tensor: # (..., M) float64; of float64, the largest magnitude of a row lies in [0.5, 1)
-    "Rows in float64 whose sums and squares fit into it; nothing is rounded."
-    if values.dtype != torch.double or not values.numel(): return values.double()
-    largest = values.abs().amax(-1, keepdim=True).clamp(min=1e-300)
-    return values * (torch.frexp(largest).mantissa / largest)
+) -> torch.Tensor: # (..., M) float64, the largest magnitude of a row is 1
+    "Rows in float64 whose sums and squares fit into it."
+    values = values.double()
+    return values / values.abs().amax(-1, keepdim=True).clamp(min=1e-300)
 
 # %% ../nbs/20_metrics.ipynb #c4afb57f
 def distribution(
@@ -132,75 +129,15 @@ def places(
     smaller = torch.searchsorted(ordered, values, out_int32=True)
     return smaller + torch.searchsorted(ordered, values, right=True, out_int32=True)
 
-# %% ../nbs/20_metrics.ipynb #cf541049
-def step_of(
-    values: torch.Tensor, # (M,), of the smallest or more
-    low: torch.Tensor, # scalar: the smallest
-    width: torch.Tensor, # scalar: the largest less the smallest
-    roots: int, # square roots, to spread small values
-    steps: int, # how many there are
-) -> torch.Tensor: # (M,) int32 in 0 .. steps - 1
-    "Step of each value; a larger value never has an earlier step."
-    share = (values - low).div_(width)
-    for _ in range(roots): share.sqrt_()
-    return share.mul_(steps - 1).int()
-
-# %% ../nbs/20_metrics.ipynb #c102e4ff
-def place_table(
-    ordered: torch.Tensor, # (P,) ascending
-    own: torch.Tensor, # (P,) their steps
-    steps: int, # how many there are
-) -> tuple[torch.Tensor, torch.Tensor]: # (steps,) one of `ordered` in each step or NaN; its place
-    "What is known of a value from its step alone."
-    known = torch.full((steps,), torch.nan, dtype=ordered.dtype, device=ordered.device)
-    known[own] = ordered
-    table = torch.bincount(own, minlength=steps).cumsum(0, dtype=torch.int32).mul_(2)
-    table[own] = places(known[own], ordered)
-    return known, table
-
-# %% ../nbs/20_metrics.ipynb #89069d93
-def known_places(
-    values: torch.Tensor, # (M,)
-    own: torch.Tensor, # (M,) their steps
-    known: torch.Tensor, # (steps,) and
-    table: torch.Tensor, # (steps,), from `place_table`
-    ordered: torch.Tensor, # (P,) ascending
-) -> torch.Tensor: # (M,) int32, as `places`
-    "Places read from the table, and searched where a value has a step in common with another one."
-    here, found = known.index_select(0, own), table.index_select(0, own)
-    near = ((values < here) | (values > here)).nonzero().squeeze(1)
-    found[near] = places(values[near], ordered)
-    return found
-
-# %% ../nbs/20_metrics.ipynb #4f40989e
-def place_sum(
-    values: torch.Tensor, # (M,) all pixels
-    ordered: torch.Tensor, # (P,) some of them, ascending
-    steps: int = 2**16, # length of the table
-    portion: int = 2**16, # pixels at a time
-) -> torch.Tensor: # scalar int64
-    "Sum of `places` over all pixels; searches only for those that share a step with one of `ordered`."
-    low, high = values.aminmax()
-    if not (high - low).isfinite(): return places(values, ordered).sum()
-    width = (high - low).clamp(min=torch.finfo(values.dtype).tiny)
-    middle = ((ordered[len(ordered) // 2] - low) / width).item()
-    roots = sum(middle**.5**n < .1 for n in range(4))
-    step = partial(step_of, low=low, width=width, roots=roots, steps=steps)
-    table = place_table(ordered, step(ordered).long(), steps)
-    return sum(known_places(v, step(v), *table, ordered).sum() for v in values.split(portion))
-
-# %% ../nbs/20_metrics.ipynb #96de7b75
-def place_sums(
-    saliency: torch.Tensor, # (B, H, W)
-    fixations: torch.Tensor, # (B, H, W) counts
-) -> tuple[torch.Tensor, torch.Tensor]: # (B,) float64: sum of `places` over the pixels; fixated pixels
-    "What AUC-Judd and AUC-Borji are made of; raises `DataError`."
-    s, f = rows(saliency, fixations, signed=1)
-    if s.dtype != torch.float32: s = s.double()
-    positives = [v[k.nonzero().squeeze(1)].sort().values for v, k in zip(s, f)]
-    sums = [place_sum(v, p).item() if len(p) else 0 for v, p in zip(s, positives)]
-    numbers = [len(p) for p in positives]
-    return tuple(torch.tensor([sums, numbers], dtype=torch.double, device=s.device))
+# %% ../nbs/20_metrics.ipynb #2dc60165
+def area(
+    positives: torch.Tensor, # (P,) saliency of fixated pixels
+    negatives: torch.Tensor, # (M,) saliency of those they are compared with
+) -> torch.Tensor: # scalar float64, exact with ties; NaN where one side is empty
+    "Area under the ROC curve: how often a positive is above a negative, ties one half."
+    ordered = np.sort(negatives.cpu().double()) # torch's is much slower
+    found = places(positives.cpu().double(), torch.from_numpy(ordered)).double()
+    return found.mean() / (2 * len(ordered))
 
 # %% ../nbs/20_metrics.ipynb #0acf10f1
 def auc_borji(
@@ -208,8 +145,8 @@ def auc_borji(
     fixations: torch.Tensor, # (B, H, W) counts
 ) -> torch.Tensor: # (B,) in [0, 1]; 0.5 for a constant prediction, NaN for an image without fixations
     "Area under the ROC curve of fixated against uniformly drawn pixels, exact; raises `DataError`."
-    total, n = place_sums(saliency, fixations)
-    return 1 - total / (2 * n * saliency.shape[1:].numel())
+    s, f = rows(saliency, fixations, signed=1)
+    return torch.stack([area(v[k > 0], v) for v, k in zip(s, f)]).to(s.device)
 
 # %% ../nbs/20_metrics.ipynb #a1161516
 def auc_judd(
@@ -217,8 +154,8 @@ def auc_judd(
     fixations: torch.Tensor, # (B, H, W) counts
 ) -> torch.Tensor: # (B,) in [0, 1]; 0.5 for a constant prediction, NaN where no pixel is fixated, or all are
     "Area under the ROC curve of fixated against all other pixels, exact with ties; raises `DataError`."
-    total, n = place_sums(saliency, fixations)
-    return 1 - (total - n * n) / (2 * n * (saliency.shape[1:].numel() - n))
+    s, f = rows(saliency, fixations, signed=1)
+    return torch.stack([area(v[k > 0], v.masked_select(k == 0)) for v, k in zip(s, f)]).to(s.device)
 
 # %% ../nbs/20_metrics.ipynb #11ce6e10
 def other_fixations(
@@ -248,10 +185,9 @@ def shuffled_area(
     others: torch.Tensor, # (M,) counts of the fixations of other images
 ) -> torch.Tensor: # scalar float64; NaN where there are none
     "Area under the ROC curve of one image's fixations against those of others."
-    if values.dtype != torch.float32: values = values.double()
+    values, weights = values.double(), others.double()
     positives = values[own > 0].sort().values
-    weights = rescale(others[others > 0])
-    lost = (weights * places(values[others > 0], positives)).sum()
+    lost = (weights * places(values, positives)).sum()
     return 1 - lost / (2 * len(positives) * weights.sum())
 
 # %% ../nbs/20_metrics.ipynb #86cee176

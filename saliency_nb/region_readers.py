@@ -16,13 +16,13 @@ from pathlib import Path
 import cv2, ijson, numpy as np
 from pycocotools import mask as rle
 from .core import (IMAGES, DataError, JsonFile, Problems, existing_file, existing_folder,
-                              files_in, fingerprint, fingerprint_files, folders_in, image_id, read_json)
+                              files_in, folders_in, image_id, read_json)
 from .matlab import read_mat
 from .fixations import OSIE_FRAME
 from .pictures import decoded, image_files, image_size, or_strict, understood
 from .vocabulary import Vocabulary, canonical
-from .regions import (BoxRegions, Regions, annotated_stimuli, mask_coverage, note_unmatched,
-                                 osie_regions, used_images)
+from .regions import (BoxRegions, Regions, mask_coverage, note_unmatched, osie_regions,
+                                 used_images)
 from .scene_graphs import SceneGraphs, gqa_regions, json_items
 from .coco import InstanceRegions, coco_regions
 
@@ -173,10 +173,7 @@ def osie_objects(
     for i in [i for i in entries if i in images]:
         with noted.caught(i, 'unreadable regions'):
             segments[i] = OSIE_FRAME, entry_masks(entries, i, names, path)
-    used = annotated_stimuli(images, segments, lambda i: f'{path}: has no attributes for image {i}', noted)
-    if not used:
-        raise DataError(f'{path}: none of the images in {stimuli} has attributes here; fetch OSIE again.',
-                        'image without regions')
+    used = used_images(segments, images, images, path, stimuli, noted)
     regions = InstanceRegions(used, set(names) - {''}, [path], rule)
     regions.segments = segments
     note_unmatched(regions, entries, images, path)
@@ -257,11 +254,6 @@ class MaskRegions(Regions):
             masks[name] = np.maximum(masks.get(name, 0), cells)
         if not masks: return [], np.zeros((0, *grid))
         return sorted(masks), np.stack([masks[n] for n in sorted(masks)])
-
-    def evidence(self, image):
-        files = self.files[image]
-        names = [n for n, _ in files]
-        return fingerprint(image_size(self.images[image]), names, fingerprint_files(p for _, p in files))
 
 # %% ../nbs/52_region_readers.ipynb #af15ba61
 def mask_files(

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['OSIE_ATTRIBUTES', 'overlap', 'box_coverage', 'pixel_overlap', 'mask_coverage', 'covered', 'require_rule', 'Regions',
-           'BoxRegions', 'OsieRegions', 'osie_masks', 'enrichment', 'note_unmatched', 'used_images',
-           'annotated_stimuli', 'osie_regions', 'own_code', 'kept_masks']
+           'BoxRegions', 'mask_coverages', 'OsieRegions', 'osie_masks', 'enrichment', 'note_unmatched', 'used_images',
+           'osie_regions']
 
 # %% ../nbs/31_regions.ipynb #85e640ab
 import copy
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
+from textwrap import shorten
 import cv2, numpy as np, pandas as pd
 from fastcore.basics import patch
-from .core import (DataError, ParameterError, Problems, existing_file, existing_folder,
-                              fingerprint, fingerprint_code, fingerprint_files, image_id, whole_file)
+from .core import (DataError, ParameterError, Problems, existing_folder, fingerprint,
+                              fingerprint_files, image_id)
 from .matlab import read_mat
 from .fixations import OSIE_FRAME, FixationSet
 from .pictures import files_by_id, image_files, or_strict
@@ -85,7 +85,6 @@ def require_rule(
 # %% ../nbs/31_regions.ipynb #780f79f7
 class Regions:
     "Named regions of images: a reader fills `images` and says what is covered by `coverage`."
-    cache = None # folder of rasterised regions
     attributes = frozenset() # semantics that are attributes of objects
     left_out = {} # what was left out and how often
     sizes = {} # image id -> (height, width) that the annotation is for, px, where it says so
@@ -105,7 +104,6 @@ class Regions:
     @property
     def uncategorised(self) -> list: return uncategorised(self.semantics) # names that no table assigns
     def coverage(self, image, grid): raise NotImplementedError # names, (C, h, w) in [0, 1]
-    def evidence(self, image): raise NotImplementedError # hash of what its regions are made from
     def fingerprint(self) -> str: # 16 hexadecimal digits, of what it was read from and how
         return fingerprint(self.ids, self.semantics, str(self.rule), fingerprint_files(self.sources))
 
@@ -121,14 +119,17 @@ def image_path(self: Regions, image) -> str: # path
     "The picture of an image."
     return self.images[image]
 
-# %% ../nbs/31_regions.ipynb #78d7bba8
+# %% ../nbs/31_regions.ipynb #28d403bd
 @patch
-def rasterised(self: Regions, image, grid) -> tuple: # as `masks`
-    "Masks by the rule."
-    names, coverage = self.coverage(image, grid)
-    on = covered(coverage, self.rule) if len(names) else np.zeros((0, *grid), bool)
-    there = on.any((1, 2))
-    return [n for n, t in zip(names, there) if t], on[there]
+def require_known(self: Regions,
+    ids, # of images
+):
+    "Raise `DataError` where one has no regions."
+    missing = [i for i in ids if i not in self.images]
+    if not missing: return
+    source = self.sources[0] if self.sources else 'regions'
+    raise DataError(f'{source}: no regions for image {missing[0]} ({len(missing)} such); give images and '
+                    'regions that belong together.', 'image without regions')
 
 # %% ../nbs/31_regions.ipynb #7726d5c3
 @patch
@@ -137,12 +138,11 @@ def masks(self: Regions,
     grid: tuple[int, int], # (h, w)
 ) -> tuple: # names, (C, h, w) bool; only semantics that are there
     "Cells covered by each semantic; raises `DataError` where the image is unknown or its regions broken."
-    if image not in self.images:
-        source = self.sources[0] if self.sources else 'regions'
-        raise DataError(f'{source}: no regions for image {image}; give images and regions that belong '
-                        'together.', 'image without regions')
-    made = self.rasterised if self.cache is None else self.remembered
-    return made(image, tuple(grid))
+    self.require_known([image])
+    names, coverage = self.coverage(image, tuple(grid))
+    on = covered(coverage, self.rule)
+    there = on.any((1, 2))
+    return [n for n, t in zip(names, there) if t], on[there]
 
 # %% ../nbs/31_regions.ipynb #591055cf
 class BoxRegions(Regions):
@@ -150,14 +150,18 @@ class BoxRegions(Regions):
     what = 'scene graph'
     def coverage(self, image, grid):
         rows, boxes = self.boxes.get(image, (np.zeros(0, int), np.zeros((0, 4))))
-        present = np.unique(rows)
-        if not len(present): return [], np.zeros((0, *grid))
-        cells = box_coverage(boxes, grid)
-        return [self.semantics[i] for i in present], np.stack([cells[rows == i].max(0) for i in present])
+        present, cells = np.unique(rows), box_coverage(boxes, grid)
+        best = [cells[rows == i].max(0) for i in present]
+        return [self.semantics[i] for i in present], np.reshape(best, (-1, *grid))
 
-    def evidence(self, image):
-        rows, boxes = self.boxes.get(image, ((), ()))
-        return fingerprint([[self.semantics[r], *map(float, b)] for r, b in zip(rows, boxes)])
+# %% ../nbs/31_regions.ipynb #4f6599e6
+def mask_coverages(
+    masks: dict, # name -> (H, W) bool; may be empty
+    grid: tuple[int, int], # (h, w)
+) -> tuple: # names, (C, h, w) in [0, 1]
+    "What `coverage` gives of named masks."
+    cells = [mask_coverage(m, grid) for m in masks.values()]
+    return list(masks), np.reshape(cells, (-1, *grid))
 
 # %% ../nbs/31_regions.ipynb #15cb17f8
 OSIE_ATTRIBUTES = ['text', 'face', 'emotion', 'sound', 'smell', 'taste', 'touch', 'motion', 'operability',
@@ -170,12 +174,7 @@ class OsieRegions(Regions):
 
     def coverage(self, image, grid):
         data = osie_masks(self.files[image])
-        there = [k for k in range(12) if data[k].any()]
-        if not there: return [], np.zeros((0, *grid))
-        return [OSIE_ATTRIBUTES[k] for k in there], np.stack([mask_coverage(data[k], grid) for k in there])
-
-    def evidence(self, image):
-        return fingerprint_files([existing_file(self.files[image], "an image's twelve masks")])
+        return mask_coverages({name: m for name, m in zip(OSIE_ATTRIBUTES, data) if m.any()}, grid)
 
     def nothing(self, image): return f'{self.files[image]}: none of the twelve attributes is marked.'
 
@@ -214,10 +213,7 @@ def subset(self: Regions,
     ids, # image ids to keep
 ): # Regions
     "The same regions with some of the images; raises `DataError` where one is unknown."
-    missing = [i for i in ids if i not in self.images]
-    if missing:
-        raise DataError(f'{self.sources[0]}: no regions for image {missing[0]} ({len(missing)} such); give '
-                        'images and regions that belong together.', 'image without regions')
+    self.require_known(ids)
     other = copy.copy(self)
     other.images = {i: self.images[i] for i in ids}
     return other
@@ -249,13 +245,12 @@ def checked(self: Regions,
 @patch
 def other_sizes(self: Regions,
     frames: dict, # image id -> (height, width) of its fixations, px; NaN where that is not known
-    tolerance: float = .02, # of the ratio of width and height
 ) -> Problems: # one for each image, with its sentence
     "Images whose annotation has other proportions than their fixations: that of another version."
     found = Problems(strict=False)
     for image, (h, w) in frames.items():
         H, W = self.sizes.get(image, (h, w))
-        if not abs(W * h / (H * w) - 1) > tolerance: continue # also where it is not known
+        if not abs(W * h / (H * w) - 1) > .02: continue # also where it is not known
         sentence = (f'{self.sources[0]}: the {self.what} of {image} is for {H:g} x {W:g} px, but its '
                     f'fixations for {h:g} x {w:g} px.')
         found.add(sentence, image, 'scene graph of another size')
@@ -264,14 +259,10 @@ def other_sizes(self: Regions,
 # %% ../nbs/31_regions.ipynb #f2a3e8a3
 @patch
 def _repr_markdown_(self: Regions):
-    unknown = ''
-    if self.uncategorised: unknown = f'; no category yet: {", ".join(self.uncategorised[:20])}'
-    left = '; '.join(f'{what}: {n}' for what, n in self.left_out.items() if n)
-    left = f' ({left})' if left else ''
-    more = ' ...' if len(self.semantics) > 60 else ''
-    names = ', '.join(self.semantics[:60]) + more
-    counts = f'{len(self)} images, {len(self.semantics)} semantics'
-    return f'**{type(self).__name__}**: {counts}: {names}{unknown}{left}'
+    names = shorten(', '.join(self.semantics), 600, placeholder=' ...')
+    lines = [f'**{type(self).__name__}**: {len(self)} images, {len(self.semantics)} semantics: {names}']
+    if self.uncategorised: lines.append(f"no category yet: {', '.join(self.uncategorised[:20])}")
+    return '; '.join(lines + [f'{what}: {n}' for what, n in self.left_out.items() if n])
 
 # %% ../nbs/31_regions.ipynb #eb26292c
 def note_unmatched(
@@ -313,20 +304,6 @@ def used_images(
     raise DataError(f'{path}: none of its {len(annotated)} images is in {images}; give the folder of '
                     'the images it annotates.', 'regions without image')
 
-# %% ../nbs/31_regions.ipynb #fc5f7bc0
-def annotated_stimuli(
-    images: dict, # image id -> path
-    annotated, # image ids with attributes
-    lacking, # function of an image id that gives the start of the sentence where it is not
-    problems: Problems, # where to note them
-) -> dict: # the images with attributes
-    "OSIE annotates all its images, so one without is a fault."
-    missing = [i for i in images if i not in annotated and i not in problems.images]
-    for i in missing:
-        sentence = f'{lacking(i)} ({len(missing)} such); fetch OSIE again.'
-        problems.add(sentence, i, 'image without regions')
-    return {i: p for i, p in images.items() if i in annotated}
-
 # %% ../nbs/31_regions.ipynb #6cb43c38
 def osie_regions(
     labels, # folder with one .mat of 12 masks per image
@@ -339,52 +316,7 @@ def osie_regions(
     images = image_files(stimuli, noted)
     folder = existing_folder(labels, "OSIE's attribute masks, 1001.mat and so on")
     files = files_by_id(folder, {'.mat'}, noted)
-    used = annotated_stimuli(images, files, lambda i: f'{labels}/{i}.mat: no such file', noted)
-    if not used:
-        raise DataError(f'{labels}: none of the images in {stimuli} has a file here; fetch OSIE again.',
-                        'image without regions')
+    used = used_images(files, images, images, labels, stimuli, noted)
     regions = OsieRegions(used, OSIE_ATTRIBUTES, [files[i] for i in used], rule)
     note_unmatched(regions, files, used, labels)
     return regions if problems is None else regions.checked(problems)
-
-# %% ../nbs/31_regions.ipynb #19b7d3dd
-@lru_cache
-def own_code(
-    kind: type, # of regions
-) -> str: # 16 hexadecimal digits
-    "Hash of the code that a cached mask depends on besides its data: that of its class, and of outlines."
-    places = {c.__module__ for c in kind.__mro__ if c.__module__.startswith('saliency_nb.')}
-    return fingerprint_code('outlines', *sorted(p.split('.')[1] for p in places))
-
-# %% ../nbs/31_regions.ipynb #83483343
-@patch
-def cached(self: Regions,
-    folder, # for one small file per image and grid
-): # Regions
-    "The same regions, each rasterised once and found again by the hash of all that they are made from."
-    other = copy.copy(self)
-    other.cache = Path(folder)
-    return other
-
-# %% ../nbs/31_regions.ipynb #42739e98
-def kept_masks(
-    entry: Path, # of a cache
-    grid: tuple[int, int], # (h, w)
-) -> tuple: # as `masks`
-    "An entry of a cache; raises whatever its reading raises."
-    with np.load(entry) as f:
-        bits = np.unpackbits(f['bits'], axis=1, count=grid[0] * grid[1])
-        return f['names'].tolist(), bits.view(bool).reshape(-1, *grid)
-
-# %% ../nbs/31_regions.ipynb #9f836b3a
-@patch
-def remembered(self: Regions, image, grid) -> tuple: # as `masks`
-    "What the cache holds."
-    known = self.evidence(image), grid, str(self.rule), own_code(type(self))
-    entry = self.cache/f'{fingerprint(*known)}.npz'
-    try: return kept_masks(entry, grid)
-    except Exception: pass # not there, or not readable: made again
-    names, on = self.rasterised(image, grid)
-    bits = np.packbits(on.reshape(len(on), -1), axis=1)
-    with whole_file(entry) as part: np.savez(part, names=np.array(names, str), bits=bits)
-    return names, on

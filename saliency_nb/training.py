@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOSS', 'KINDS', 'METRICS', 'NAMES', 'SETTINGS', 'share', 'log_density_loss', 'check_training', 'SaliencyTraining',
-           'scores', 'gather_tables', 'evaluate', 'told', 'History', 'part_of', 'quiet', 'lightning_trainer',
-           'check_normalisation', 'Plan', 'plan_fingerprint', 'make_ready', 'run_loop', 'train']
+           'scores', 'evaluate', 'told', 'History', 'part_of', 'quiet', 'lightning_trainer', 'check_normalisation',
+           'Plan', 'plan_fingerprint', 'make_ready', 'run_loop', 'train']
 
 # %% ../nbs/23_training.ipynb #51de4329
-import logging, time, warnings
+import logging, warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields
@@ -172,17 +172,6 @@ def scores(
         found['information_gain'] = information_gain(saliency, f, elsewhere[1])
     return pd.DataFrame({k: v.cpu().double() for k, v in found.items()}, index=batch['id'])
 
-# %% ../nbs/23_training.ipynb #28750f5c
-def gather_tables(
-    table: pd.DataFrame | None, # of this process
-) -> list: # of all processes
-    "Tables of all processes that work together."
-    count = process()[1]
-    if count == 1: return [table]
-    tables = [None] * count
-    dist.all_gather_object(tables, table)
-    return tables
-
 # %% ../nbs/23_training.ipynb #66fd16c8
 @torch.no_grad()
 def evaluate(
@@ -200,8 +189,9 @@ def evaluate(
         b = {k: v.to(device) if torch.is_tensor(v) else v for k, v in b.items()}
         parts.append(scores(module(b).float(), b, elsewhere))
     table = pd.concat(parts).rename_axis('image').reset_index().set_axis(mine) if parts else None
-    tables = [t for t in gather_tables(table) if t is not None]
-    return pd.concat(tables).sort_index().set_index('image')
+    tables = [table] * processes
+    if processes > 1: dist.all_gather_object(tables, table)
+    return pd.concat(tables).sort_index().set_index('image') # a process without images has no table
 
 # %% ../nbs/23_training.ipynb #5e0e0002
 @contextmanager
@@ -312,32 +302,21 @@ def on_train_start(self: History, trainer, module):
     "Score the model as it is, unless this training goes on."
     if not self.rows: self.add(trainer, module, 0)
     self.stop_early(trainer)
-    self.start = self.told = time.time()
-    self.done = 0
-
-# %% ../nbs/23_training.ipynb #cd2fe00f
-@patch
-def tell(self: History, trainer, module, step):
-    "Say how far the training is."
-    self.told, steps = time.time(), trainer.num_training_batches
-    left = steps * (trainer.max_epochs - trainer.current_epoch) - step
-    minutes = (self.told - self.start) / self.done * left / 60
-    epoch = f'{part_of(module.model)}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}'
-    loss = f'step {step}/{steps}, loss {float(self.losses[-1]):.3f}'
-    self.line(trainer, f'{epoch}: {loss}, about {max(1, round(minutes))} min left')
+    steps = trainer.num_training_batches * (trainer.max_epochs - trainer.current_epoch)
+    def say(text): self.line(trainer, f'{text}, loss {float(self.losses[-1]):.3f}')
+    self.progress = Progress(part_of(module.model), steps, 'steps', first=30., say=say)
 
 # %% ../nbs/23_training.ipynb #86cfe0b5
 @patch
 def on_train_batch_end(self: History, trainer, module, outputs, batch, step):
     "Keep the loss; write last.ckpt and say how far it is, where that is due."
     self.losses.append(outputs['loss'].detach())
-    self.done += 1
-    if trainer.is_last_batch: return
+    self.progress.add()
     step += 1
-    if self.every and step % self.every == 0 and step % trainer.accumulate_grad_batches == 0:
+    if trainer.is_last_batch or not self.every: return
+    if step % self.every == 0 and step % trainer.accumulate_grad_batches == 0:
         self.position = trainer.current_epoch, step
         trainer.save_checkpoint(self.folder/'last.ckpt')
-    if time.time() - self.told > 30: self.tell(trainer, module, step)
 
 # %% ../nbs/23_training.ipynb #c039ca28
 @patch
@@ -353,15 +332,11 @@ def on_train_epoch_end(self: History, trainer, module):
 @contextmanager
 def quiet():
     "Silence Lightning's advice (number of workers, TPU banner) while it runs; errors pass."
-    logs = [logging.getLogger(n) for n in ('lightning.pytorch', 'lightning.fabric', 'lightning')]
-    levels = [log.level for log in logs]
-    for log in logs: log.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        for log, level in zip(logs, levels): log.setLevel(level)
+        with warnings.catch_warnings(action='ignore'): yield
+    finally: logging.disable(before)
 
 # %% ../nbs/23_training.ipynb #85d979f1
 SETTINGS = dict(num_sanity_val_steps=0, use_distributed_sampler=False, enable_progress_bar=False,
@@ -420,8 +395,8 @@ def plan_fingerprint(
     optimisation: dict, # of the task
 ) -> str: # 16 hexadecimal digits
     "What decides whether two trainings are the same."
-    settings = {k: str(v) for k, v in trainer.items()}
-    for k in ('accelerator', 'logger', 'enable_progress_bar'): settings.pop(k, None)
+    elsewhere = 'accelerator', 'logger', 'enable_progress_bar'
+    settings = {k: str(v) for k, v in trainer.items() if k not in elsewhere}
     learning = plan.epochs, plan.batch, plan.seed, optimisation
     return fingerprint(settings, recipe_of(model), *learning, plan.data, *images, sorted(plan.keep),
                        plan.patience, plan.compile)

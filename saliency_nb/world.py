@@ -51,13 +51,13 @@ def random_weights(
 
 # %% ../nbs/12_world.ipynb #61f74149
 def checked_weights(
-    given: dict | None, # semantic -> weight, some or all
+    given: dict, # semantic -> weight, some or all
 ) -> dict: # all semantics
     "The default weights with some replaced; raises `ParameterError` for an unknown semantic or no number."
-    for s, w in (given or {}).items():
+    for s, w in given.items():
         if s not in WEIGHTS: raise ParameterError(f"weight of '{s}': this world has {', '.join(WEIGHTS)}.")
         if not np.isfinite(w): raise ParameterError(f"weight of '{s}' is {w}: give a finite number.")
-    return WEIGHTS | (given or {})
+    return WEIGHTS | given
 
 # %% ../nbs/12_world.ipynb #cc1acd2f
 def cut(
@@ -93,22 +93,20 @@ def shared_area(
     second: tuple, # x, y, w, h
 ) -> int: # square pixels
     "Area that two boxes share."
-    sides = []
-    for start, length in ((0, 2), (1, 3)): # horizontally, vertically
-        end = min(first[start] + first[length], second[start] + second[length])
-        sides.append(max(0, end - max(first[start], second[start])))
-    return sides[0] * sides[1]
+    def shared(k): # along a side
+        end = min(first[k] + first[k + 2], second[k] + second[k + 2])
+        return max(0, end - max(first[k], second[k]))
+    return shared(0) * shared(1)
 
 # %% ../nbs/12_world.ipynb #1738a0ff
 def free_place(
     g: np.random.Generator, # random numbers
     boxes: list, # of things already there
     size: tuple, # (H, W) px
-    tries: int = 30, # places tried
 ) -> tuple | None: # x, y, w, h
     "A box for a thing that hardly overlaps those already there, or None."
     H, W = size
-    for _ in range(tries):
+    for _ in range(30):
         h = int(g.uniform(.16, .38) * H)
         w = int(min(h * g.uniform(.8, 1.3), W - 2))
         box = (int(g.integers(0, W - w)), int(g.integers(0, H - h)), w, h)
@@ -222,9 +220,8 @@ def sample_fixations(
     "Fixations of one observer: gamma durations (mean 290 ms), places from the window they start in."
     duration = g.gamma(5, 50, n).round() + 40
     t = np.cumsum(duration) - duration
-    drawn = []
-    for k, u in zip(np.searchsorted(ends, t, side='right'), g.random(n)):
-        drawn.append(np.searchsorted(distributions[k], u * distributions[k][-1], side='right'))
+    from_window = [distributions[k] for k in np.searchsorted(ends, t, side='right')]
+    drawn = [np.searchsorted(d, u * d[-1], side='right') for d, u in zip(from_window, g.random(n))]
     pixel = np.minimum(drawn, len(distributions[0]) - 1)
     return dict(x=pixel % width + g.random(n), y=pixel // width + g.random(n), t=t, duration=duration)
 
@@ -270,11 +267,8 @@ def observe(
         group, g = groups[o % len(groups)], rng(seed, 'observer', o)
         seen = [distributions[group, k] for k in range(len(ends) + 1)]
         f = sample_fixations(g, seen, scene['size'][1], ends, int(g.integers(8, 13)))
-        n = len(f['x'])
-        looked.append(f | dict(observer=np.full(n, o), group=np.full(n, group)))
-    together = {}
-    for k in looked[0]: together[k] = np.concatenate([f[k] for f in looked])
-    return pd.DataFrame(together)
+        looked.append(pd.DataFrame(f).assign(observer=o, group=group))
+    return pd.concat(looked, ignore_index=True)
 
 # %% ../nbs/12_world.ipynb #901d43c1
 def scene_graph(
@@ -296,8 +290,9 @@ def truth_table(
     "Planted weights."
     categories = [CATEGORY[s] for s in weights]
     t = pd.DataFrame(dict(semantic=list(weights), category=categories, weight=list(weights.values())))
-    for g, own in groups.items(): t[f'group {g}'] = [own.get(s, w) for s, w in weights.items()]
-    for e, own in sorted(windows.items()): t[f'until {e} ms'] = [own.get(s, w) for s, w in weights.items()]
+    others = {f'group {g}': own for g, own in groups.items()}
+    others |= {f'until {e} ms': own for e, own in sorted(windows.items())}
+    for name, own in others.items(): t[name] = list((weights | own).values())
     return t
 
 # %% ../nbs/12_world.ipynb #63e81867
@@ -305,14 +300,12 @@ def gaze_records(
     fixations: pd.DataFrame, # from `observe`
 ) -> np.ndarray: # structured: location, timestamp, fixations, durations, group
     "Fixations as SALICON keeps them, one record for each observer."
-    observers = fixations.groupby('observer').indices.values()
+    observers = fixations.groupby('observer')
     fields = ('location', 'timestamp', 'fixations', 'durations', 'group')
     gaze = np.zeros(len(observers), [(k, object) for k in fields])
-    pixel = np.floor(fixations[['x', 'y']].to_numpy()) + 1 # (x, y) from 1
-    t, duration = fixations.t.to_numpy(), fixations.duration.to_numpy()
-    group = fixations.group.to_numpy()
-    for k, own in enumerate(observers):
-        gaze[k] = (pixel[own], t[own], pixel[own], duration[own], group[own[0]])
+    for k, (_, own) in enumerate(observers):
+        pixel = np.floor(own[['x', 'y']].to_numpy()) + 1 # (x, y) from 1
+        gaze[k] = (pixel, own.t.to_numpy(), pixel, own.duration.to_numpy(), own.group.iloc[0])
     return gaze
 
 # %% ../nbs/12_world.ipynb #bb57a514
@@ -410,12 +403,12 @@ def make_world(
 ) -> Path: # the folder
     "Write a world; raises `ParameterError` for impossible parameters, `DataError` for a folder in use."
     require_drawable(n_images, size)
-    world = dict(n_images=n_images, size=list(size), seed=seed, weights=checked_weights(weights))
-    world |= dict(groups=groups or {}, windows=windows or {}, n_observers=n_observers)
-    world |= dict(val_share=val_share, center_bias=center_bias, lapses=lapses)
+    world = dict(n_images=n_images, size=list(size), seed=seed, weights=checked_weights(weights or {}),
+                 groups=groups or {}, windows=windows or {}, n_observers=n_observers, val_share=val_share,
+                 center_bias=center_bias, lapses=lapses)
     weight_tables(world['weights'], world['groups'], world['windows']) # raises for unknown semantics
-    record = world | dict(windows={str(k): v for k, v in world['windows'].items()})
-    record |= dict(code=fingerprint_code('drawing', 'world'))
+    record = world | dict(windows={str(k): v for k, v in world['windows'].items()},
+                          code=fingerprint_code('drawing', 'world'))
     if not is_written(Path(root), record): write_world(Path(root), world, record)
     return Path(root)
 

@@ -161,7 +161,7 @@ def test_a_checkpoint_of_ours_without_its_recipe(tmp_path, note):
     tensors = prefixed(build_model('spot', n_bases=3).state_dict(), 'model.')
     held = dict(state_dict=tensors, callbacks=dict(History={})) | (dict(saliency_nb=note) if note else {})
     torch.save(held, tmp_path/'last.ckpt')
-    words = 'note of how' if note else 'best.safetensors'
+    words = 'note of how' if note else 'neither a checkpoint'
     with pytest.raises(CheckpointError, match=words): load_checkpoint(tmp_path/'last.ckpt')
 
 # Trainings

@@ -218,9 +218,10 @@ def test_a_bad_fit_is_not_passed_over_in_silence(lost):
 def test_people_are_compared_with_both_networks():
     torch.manual_seed(0)
     model = OriginalSaliency(Linear()).eval()
-    items = [item | dict(density=torch.rand(8, 12)) for item in small_set()]
+    people = [dict(density=torch.rand(8, 12), fixations=torch.ones(8, 12)) for _ in range(6)]
+    items = [item | looked for item, looked in zip(small_set(), people)]
     fitted = fit_bases(model, items, n_bases=2, steps=1)
-    found = cc_with_people(model, fitted, items, batch=4)
+    found = cc_with_people(model, fitted, items)
     x, people = (torch.stack([i[k] for i in items]) for k in ('image', 'density'))
     for name, network in dict(original=model, fitted=fitted).items():
         with torch.no_grad():
