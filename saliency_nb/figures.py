@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'CATEGORY_COLORS', 'PANELS', 'PEOPLE', 'MODEL', 'CONTROL_STYLES', 'CLAIMS', 'SPOTS', 'TRUTH_LABELS',
-           'MODEL_STYLES', 'save_figure', 'mark_zero', 'dots', 'category_legend', 'is_known', 'panel_label',
+           'MODEL_STYLES', 'save_figure', 'png_of', 'mark_zero', 'dots', 'category_legend', 'is_known', 'panel_label',
            'effect_panel', 'both_ends', 'contribution_figure', 'authors_figure', 'effect_pairs', 'plot_differences',
            'people_figure', 'largest_claims', 'label_claims', 'plot_claims', 'control_figure', 'room_at', 'name_points',
            'truth_panel', 'truth_figure', 'training_figure', 'threshold_figure', 'category_figure', 'comparison_figure']
 
 # %% ../nbs/45_figures.ipynb #49415378
+import io
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, xarray as xr
 from matplotlib.figure import Figure
@@ -41,6 +42,16 @@ def save_figure(
             with whole_file(f) as part:
                 fig.savefig(part, dpi=dpi, bbox_inches='tight', metadata=undated)
     return files
+
+# %% ../nbs/45_figures.ipynb #550c1654
+def png_of(
+    fig: Figure, # any
+    dpi: int = 110, # of the bitmap
+) -> bytes: # PNG
+    "A figure as a file in the memory."
+    held = io.BytesIO()
+    fig.savefig(held, dpi=dpi, format='png')
+    return held.getvalue()
 
 # %% ../nbs/45_figures.ipynb #45000007
 def mark_zero(ax):

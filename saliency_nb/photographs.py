@@ -9,7 +9,7 @@ __all__ = ['REMAINDER', 'POSITION', 'ON', 'PHRASES', 'GATE', 'HEADS', 'STYLE', '
            'map_title', 'photograph_figure', 'table_html', 'body', 'page', 'write_answer', 'explain_files']
 
 # %% ../nbs/57_photographs.ipynb #bb32bc4f
-import base64, html, io
+import base64, html
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from .core import DataError, ParameterError, read_arrays, read_json, whole_file
 from .core import writable_folder
 from .models import load_model
 from .explain import named_units, require_region, unit_parts
+from .figures import png_of
 from .image_figures import LEAST, place_figure, strongest_names
 from .predict import as_picture, batch_of, fitted, gathered_pictures
 from .predict import in_picture, overlaid
@@ -205,9 +206,7 @@ class Explained:
 
     @cached_property
     def picture(self) -> bytes: # PNG of the figure
-        held = io.BytesIO()
-        self.figure().savefig(held, dpi=110, format='png')
-        return held.getvalue()
+        return png_of(self.figure())
 
 # %% ../nbs/57_photographs.ipynb #b8735aae
 def explained(
