@@ -18,7 +18,7 @@ from .region_readers import graph_options, read_regions, region_layouts
 from .chance import FEWEST, q_values
 from .figures import PLAIN, both_ends, dots, mark_zero
 from .people import (count_objects, effect_intervals, fit_counts, lost_bits, people_maps,
-                                seen_by_all)
+                                resting_on, seen_by_all)
 from .predict import best_split
 
 # %% ../nbs/57_attraction.ipynb #34928973
@@ -70,10 +70,7 @@ def attraction(
     counts = count_objects(people_maps(fixations, grid), regions, crossed=seen_by_all(fixations))
     fit = fit_counts(counts)
     table = effect_intervals(fit).join(lost_bits(counts))
-    table['q_value'] = q_values(table.p_value.values)
-    about = dict(fixations='fixations', separating='separating', n_images='count')
-    for column, name in about.items(): table[column] = fit[name].values
-    table['resampled'] = 'images and observers' if counts.crossed else 'images'
+    table = table.assign(q_value=q_values(table.p_value.values)).join(resting_on(fit))
     return table.sort_values('effect', ascending=False), fit
 
 # %% ../nbs/57_attraction.ipynb #5b28bef0
