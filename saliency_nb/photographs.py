@@ -23,7 +23,7 @@ from .models import load_model
 from .explain import named_units, require_region, unit_parts
 from .figures import png_of
 from .image_figures import LEAST, place_figure, strongest_names
-from .predict import as_picture, batch_of, fitted, gathered_pictures
+from .predict import as_picture, fitted, gathered_pictures
 from .predict import in_picture, overlaid
 
 # %% ../nbs/57_photographs.ipynb #f8744f23
@@ -126,7 +126,7 @@ def over_picture(
     "What the units of a model do in a picture."
     image, window = fitted(rgb, model.size)
     tau, shape = alignment.attrs.get('tau', model.tau), rgb.shape[:2]
-    found = unit_parts(model, batch_of(image), tau)
+    found = unit_parts(model, image[None].contiguous(memory_format=torch.channels_last), tau)
     density = in_picture(model, model.saliency_logits(found[0][None]), window, shape, tau)
     cells, centres = cells_over(model, window, found[1].shape[1:], shape)
     inside = [v if v is None else v.numpy()[..., *cells] for v in found]
