@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Seen', 'GRID', 'SHARES', 'squares', 'draw_image', 'images_with_names', 'all_features', 'Overlaps', 'best_unit',
-           'with_extra', 'relabelled', 'active_share', 'effective_dimensions', 'agreement_of_units', 'LabelledPlaces',
-           'probe_auc', 'with_names', 'seen_by', 'seen_in', 'places_of']
+           'relabelled', 'active_share', 'effective_dimensions', 'agreement_of_units', 'LabelledPlaces', 'probe_auc',
+           'with_names', 'seen_by', 'seen_in', 'places_of']
 
 # %% ../nbs/37_overlap.ipynb #ec6f532f
 from collections import namedtuple
@@ -136,16 +136,6 @@ def best_unit(
     means = torch.stack(ways).mean(0).where(known, torch.nan)
     return dict(zip(('iou', 'f1', 'auprc'), means.numpy()))
 
-# %% ../nbs/37_overlap.ipynb #7bf6b361
-def with_extra(
-    image: Seen, # one image
-    other: Seen, # another one, of the same grid
-) -> Seen: # the first with the names of the second that it lacks
-    "An image with labels that do not belong there."
-    new = ~torch.isin(other.names, image.names)
-    names = torch.cat([image.names, other.names[new]])
-    return image._replace(names=names, masks=torch.cat([image.masks, other.masks[new]]))
-
 # %% ../nbs/37_overlap.ipynb #343e990d
 def relabelled(
     seen: list, # images, as `Seen`
@@ -154,11 +144,15 @@ def relabelled(
 ) -> list: # of `Seen`
     "The same images with wrong labels."
     draw = torch.Generator().manual_seed(derived_seed(seed, how))
-    def without(image):
+    def missing(image):
         kept = torch.rand(len(image.names), generator=draw) < .5
         return image._replace(names=image.names[kept], masks=image.masks[kept])
-    def another(): return seen[int(torch.randint(len(seen), (1,), generator=draw))]
-    return [without(i) if how == 'missing' else with_extra(i, another()) for i in seen]
+    def extra(image): # with the names of another image that it lacks
+        other = seen[int(torch.randint(len(seen), (1,), generator=draw))]
+        new = ~torch.isin(other.names, image.names)
+        names = torch.cat([image.names, other.names[new]])
+        return image._replace(names=names, masks=torch.cat([image.masks, other.masks[new]]))
+    return [missing(i) if how == 'missing' else extra(i) for i in seen]
 
 # %% ../nbs/37_overlap.ipynb #1f085b20
 def active_share(
@@ -234,7 +228,7 @@ def probe_auc(
         fitted, test = (half == k).numpy(), (half != k).numpy()
         said = Ridge(penalty * fitted.sum()).fit(x[fitted], y[fitted].astype(float)).predict(x[test])
         known = y[fitted].any(0) & y[test].any(0) & ~y[test].all(0)
-        for c in np.flatnonzero(known): found[k, c] = roc_auc_score(y[test][:, c], said[:, c])
+        if known.any(): found[k, known] = roc_auc_score(y[test][:, known], said[:, known], average=None)
     return found.mean(0)
 
 # %% ../nbs/37_overlap.ipynb #4b3b0e0a
