@@ -77,10 +77,9 @@ def attraction(
 @mpl.rc_context(PLAIN)
 def attraction_figure(
     table: pd.DataFrame, # from `attraction`
-    most: int = 30, # names
 ) -> Figure: # one panel
     "Effects of names on people with their 95% intervals."
-    t = both_ends(table, 'effect', most)[::-1]
+    t = both_ends(table, 'effect')[::-1]
     fig = Figure(figsize=(7, 1.2 + .24 * len(t)), layout='constrained')
     ax = fig.subplots()
     dots(ax, t.effect, t.low, t.high, t.q_value < .05, '#0072B2')
@@ -94,10 +93,9 @@ def attraction_figure(
 def in_words(
     table: pd.DataFrame, # from `attraction`
     n_images: int, # that it comes from
-    most: int = 20, # names
 ) -> str: # lines
     "The answer."
-    t = both_ends(table, 'effect', most)
+    t = both_ends(table, 'effect', 20)
     over = ' and '.join(table.resampled.unique())
     sure = int((t.q_value < .05).sum())
     shown = t[['effect', 'low', 'high', 'separating', 'n_images']].round(2).to_string()

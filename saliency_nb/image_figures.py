@@ -39,10 +39,9 @@ def best_aligned(
 def basis_names(
     alignment: xr.Dataset, # from `dissect`
     basis: int, # its number
-    most: int = 2, # names
 ) -> str: # e.g. 'face, smiling'
     "The semantics a basis is best aligned with, beyond chance."
-    return ', '.join(best_aligned(alignment, basis, most).index) or 'nothing beyond chance'
+    return ', '.join(best_aligned(alignment, basis, 2).index) or 'nothing beyond chance'
 
 # %% ../nbs/46_image_figures.ipynb #46000018
 @torch.no_grad()
@@ -71,12 +70,11 @@ def image_figure(
     density: torch.Tensor, # (H, W), people's
     thresholds: xr.DataArray, # (basis,) on logits
     alignment: xr.Dataset, # from `dissect`
-    bases: int = 5, # shown
 ) -> Figure: # 2 x 4 panels
     "An image, its density, the prediction, and the bases that move the prediction most."
     logits, moved = (maps[:, 1:-1, 1:-1] for maps in basis_maps(model, image))
     moved = moved - moved.mean((1, 2), keepdim=True)
-    strongest = moved.flatten(1).std(1).argsort(descending=True)[:bases].tolist()
+    strongest = moved.flatten(1).std(1).argsort(descending=True)[:5].tolist()
     limit = float(moved[strongest].abs().max())
     fig, axes = plt.subplots(2, 4, figsize=(9, 4), layout='constrained')
     for ax in axes.flat: ax.axis('off')
@@ -121,10 +119,9 @@ LEAST = .02 # nats; smaller effects are not worth a map or a word
 
 def strongest_names(
     effects: pd.Series, # index: name, nats
-    most: int = 6, # names
 ) -> list: # of names
     "Names with the largest effects, of either sign; none whose effect is too small."
-    return [name for name, v in effects.abs().nlargest(most).items() if v >= LEAST]
+    return [name for name, v in effects.abs().nlargest(6).items() if v >= LEAST]
 
 # %% ../nbs/46_image_figures.ipynb #46000044
 def map_panels(
@@ -224,13 +221,12 @@ def top_images(
     images, # a SaliencyDataset
     thresholds: xr.DataArray, # (basis,) on logits
     bases, # numbers of the bases
-    most: int = 4, # images per basis
 ) -> dict: # basis -> list of (index of the image, (h, w) logits of the basis), most active first
     "Images in which each basis is active on most of the places, and by most: mean logit above threshold."
     def logits(i): return basis_logits(model, [images[i]['image']])[0].cpu()
     t = torch.from_numpy(thresholds.values.astype(np.float32))[:, None, None]
     above = torch.stack([(logits(i) - t).clamp(min=0).mean((1, 2)) for i in range(len(images))])
-    best = above.topk(min(most, len(images)), 0).indices.T # (N, most)
+    best = above.topk(min(4, len(images)), 0).indices.T # (N, 4)
     return {n: [(i, logits(i)[n].numpy()) for i in best[n].tolist()] for n in bases}
 
 # %% ../nbs/46_image_figures.ipynb #46000056
@@ -253,18 +249,16 @@ def alignment_panel(
     ax, # to draw in
     alignment: xr.Dataset, # from `dissect`
     basis: int, # its number
-    most: int, # names
 ):
     "Bars of the alignments of a basis, with their chance levels marked."
-    best = best_aligned(alignment, basis, most)[::-1]
+    best = best_aligned(alignment, basis, 5)[::-1]
     iou = alignment.iou.sel(basis=basis).to_series()[best.index]
     ax.barh(range(len(best)), iou, color='#56B4E9', edgecolor='black', lw=.4)
     ax.plot(iou - best, range(len(best)), 'k|', ms=12, mew=2)
     ax.set_yticks(range(len(best)), [f'{s} ({ahead:+.2f})' for s, ahead in best.items()], fontsize=8)
     ax.spines[['top', 'right']].set_visible(False)
-    if not len(best): ax.set(xticks=[], yticks=[])
-    ax.set_xlabel('alignment, chance marked' if len(best) else '', fontsize=8)
-    ax.set_title(f"aligned {'beyond chance with' if len(best) else 'with nothing beyond chance'}", fontsize=8)
+    ax.set_xlabel('alignment beyond chance, chance marked', fontsize=8)
+    if not len(best): ax.set(xlabel='aligned with nothing beyond chance', xticks=[], yticks=[])
 
 # %% ../nbs/46_image_figures.ipynb #46000062
 def basis_title(
@@ -287,12 +281,11 @@ def basis_card(
     thresholds: xr.DataArray, # (basis,) on logits
     images, # a SaliencyDataset
     top: list, # of this basis, from `top_images`
-    most: int = 5, # semantics shown
 ) -> Figure: # one row
     "Weight, threshold, state, top semantics beyond chance, and top images, of one basis."
     fig = plt.figure(figsize=(11, 2.2), layout='constrained')
     names, *panels = fig.subplots(1, 1 + len(top), width_ratios=[1.3] + [1] * len(top), squeeze=False)[0]
-    alignment_panel(names, alignment, basis, most)
+    alignment_panel(names, alignment, basis)
     for ax, (i, z) in zip(panels, top):
         on = z > float(thresholds.sel(basis=basis))
         activation_panel(ax, images[i]['image'], on, images.ids[i])

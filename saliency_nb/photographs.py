@@ -259,10 +259,9 @@ PHRASES = (('on_here', 1, f'Raised {ON}'), ('on_here', -1, f'Lowered {ON}'),
 def told_names(
     effects: pd.Series, # of each name
     sign: int, # 1: those that raise, -1: those that lower
-    most: int, # names
 ) -> str: # '' where there are none
     "The names with the largest effects of a sign."
-    strongest = (sign * effects).nlargest(most)
+    strongest = (sign * effects).nlargest(5)
     return ', '.join(f'{k} ({sign * v:+.2f})' for k, v in strongest.items() if v >= LEAST)
 
 # %% ../nbs/57_photographs.ipynb #8ad55699
@@ -273,13 +272,12 @@ GATE = {True: 'A name says what a unit fires on in other photographs, where that
 
 def sentences(
     e: Explained, # of a picture
-    most: int = 5, # names in a sentence
 ) -> list: # of texts
     "A table in words."
     found = [how_dense(e), added_up(e.table)]
     named = e.table.drop([REMAINDER, POSITION], errors='ignore')
     for column, sign, phrase in PHRASES:
-        listed = told_names(named[column], sign, most)
+        listed = told_names(named[column], sign)
         if listed: found.append(f'{phrase}: {listed}.')
     return [*found, GATE[e.certain]]
 

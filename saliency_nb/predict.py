@@ -196,7 +196,7 @@ def write_map(
     with whole_file(path) as part:
         if path.suffix == '.npy': return np.save(part, values)
         grey = np.rint(values / values.max() * 65535).astype(np.uint16)
-        part.write_bytes(cv2.imencode('.png', grey)[1].tobytes())
+        Image.fromarray(grey).save(part, format='png')
 
 # %% ../nbs/55_predict.ipynb #9b1d6ebc
 def overlaid(

@@ -155,9 +155,8 @@ class Matched:
         learned, # the dictionary: `encode`, `activation`, `active`
         places: torch.Tensor, # (places, D) features
         seed: int = 0, # of the directions
-        most: int = 4000, # places that it is matched on, evenly spaced
     ):
-        places = places[::-(-len(places) // most)]
+        places = places[::-(-len(places) // 4000)] # evenly spaced
         codes = learned.encode(places)
         draw = torch.Generator().manual_seed(derived_seed(seed, 'matched directions'))
         directions = torch.randn(places.shape[1], codes.shape[1], generator=draw).to(places)
@@ -185,10 +184,9 @@ def match(self: Matched, codes, own):
 # %% ../nbs/37_units.ipynb #70ecafab
 def known_names(
     differences: Differences, # of any dictionary: all have the same images
-    least: int = 4, # images
 ) -> torch.Tensor: # (C,) bool
     "Names that occur, beside other names, in enough images of each half."
-    return (HALVES.double() @ differences.count >= least).all(0)
+    return (HALVES.double() @ differences.count >= 4).all(0)
 
 # %% ../nbs/37_units.ipynb #9327ca26
 def mean_selectivity(differences, kept, names) -> float: # over names, standard deviations of a unit
