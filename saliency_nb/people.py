@@ -6,7 +6,7 @@
 __all__ = ['CORE', 'BLUR', 'UNIFORM', 'STEPS', 'RUNAWAY', 'OBSERVERS', 'ObjectCounts', 'smooth', 'object_rows', 'count_objects',
            'chances', 'weighted', 'likeliest', 'occurring', 'influences', 'known_of_names', 'fit_counts', 'variances',
            'people_interval', 'counted', 'effect_intervals', 'seen_by_all', 'observer_columns', 'people_maps',
-           'predicted_maps', 'dropped', 'lost_bits', 'differences', 'resting_on', 'beside_people', 'named_again',
+           'predicted_maps', 'dropped', 'lost_bits', 'differences', 'resting_on', 'beside_people', 'agreed',
            'rank_agreement', 'agreement_interval', 'agreement_with_people', 'closer', 'closer_to_people']
 
 # %% ../nbs/42_people.ipynb #05b012ac
@@ -368,12 +368,15 @@ def beside_people(
     return table.sort_values('people', ascending=False).reset_index()
 
 # %% ../nbs/42_people.ipynb #b2b90018
-def named_again(
-    values: np.ndarray, # (R, C)
-    seed: int, # of the resampling
-) -> np.ndarray: # (R, C)
-    "Names resampled in each row; the same ones for the same seed."
-    return np.take_along_axis(values, rng(seed, 'names').integers(0, values.shape[1], values.shape), 1)
+def agreed(
+    first: tuple, # a statistic of names (C,), and in bootstrap samples of images (R, C)
+    second: tuple, # another one
+    seed: int, # of the resampling of names
+) -> tuple: # Spearman correlation; the same in each sample, names resampled, too (R,)
+    "Do two statistics rank names alike?"
+    names = rng(seed, 'names').integers(0, first[1].shape[1], first[1].shape)
+    again = [np.take_along_axis(v[1], names, 1) for v in (first, second)]
+    return rank_correlations(first[0], second[0])[0], rank_correlations(*again)
 
 # %% ../nbs/42_people.ipynb #b2b80012
 def rank_agreement(
@@ -386,12 +389,9 @@ def rank_agreement(
     known = [set(f.semantic.values[np.isfinite(f.effect.values)]) for f in (first, second)]
     names = sorted(known[0] & known[1])
     check_names(names, 'names have an effect in both')
-    once, again = [], []
-    for fit in (first.sel(semantic=names), second.sel(semantic=names)):
-        draws = fold_draws(fit.sizes['image'], replicates, seed)
-        once.append(fit.effect.values)
-        again.append(named_again(resampled(fit.rename(image='fold'), draws), seed))
-    return rank_correlations(*once)[0], rank_correlations(*again)
+    fits = (f.sel(semantic=names).rename(image='fold') for f in (first, second))
+    ranked = [(f.effect.values, resampled(f, fold_draws(f.sizes['fold'], replicates, seed))) for f in fits]
+    return agreed(*ranked, seed)
 
 # %% ../nbs/42_people.ipynb #5baeb3d5
 def agreement_interval(
@@ -429,11 +429,10 @@ def closer(
     seed: int = 0, # of the resampling of names
 ) -> dict: # first, second: Spearman correlations with the truth; difference, low, high
     "Is one statistic closer to the truth than another? Yes where the interval excludes zero."
-    once = [rank_correlations(v[0], truth[0])[0] for v in (first, second)]
-    again = [rank_correlations(named_again(v[1], seed), named_again(truth[1], seed)) for v in (first, second)]
-    difference, spread = once[0] - once[1], (again[0] - again[1]).std(ddof=1)
+    (one, ones), (other, others) = (agreed(v, truth, seed) for v in (first, second))
+    difference, spread = one - other, (ones - others).std(ddof=1)
     ends = dict(low=difference - 1.96 * spread, high=difference + 1.96 * spread)
-    return dict(first=once[0], second=once[1], difference=difference) | ends
+    return dict(first=one, second=other, difference=difference) | ends
 
 # %% ../nbs/42_people.ipynb #62b4d99c
 def closer_to_people(
