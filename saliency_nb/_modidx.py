@@ -828,8 +828,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'saliency_nb.explorer.Explorer.maps': ('explorer.html#explorer.maps', 'saliency_nb/explorer.py'),
                                       'saliency_nb.explorer.Explorer.show': ('explorer.html#explorer.show', 'saliency_nb/explorer.py'),
                                       'saliency_nb.explorer.active_share': ('explorer.html#active_share', 'saliency_nb/explorer.py'),
-                                      'saliency_nb.explorer.before_and_after': ( 'explorer.html#before_and_after',
-                                                                                 'saliency_nb/explorer.py'),
                                       'saliency_nb.explorer.choices': ('explorer.html#choices', 'saliency_nb/explorer.py'),
                                       'saliency_nb.explorer.masks_in': ('explorer.html#masks_in', 'saliency_nb/explorer.py'),
                                       'saliency_nb.explorer.panels': ('explorer.html#panels', 'saliency_nb/explorer.py'),

@@ -48,7 +48,7 @@ def explain(
     "A map per name, sum_n p(c|n) tau l_n, the remainder, the position prior; in sum tau times the logit."
     require_bases(model, alignment.sizes['basis'], 'alignments')
     names, shares = named_units(alignment, top)
-    _, parts, position = unit_parts(model, image[None], alignment.attrs.get('tau', 1.))
+    parts, position = unit_parts(model, image[None], alignment.attrs.get('tau', 1.))[1:]
     maps = [*torch.einsum('nc,nyx->cyx', torch.from_numpy(shares).to(parts), parts)]
     status = [ANNOTATED if s in set(annotated) else NAMED for s in names] + ['']
     if position is not None: maps, status = [*maps, position], [*status, '']

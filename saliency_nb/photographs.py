@@ -164,10 +164,10 @@ def asked_region(
     box = None, # (x0, y0, x1, y1) px
 ) -> np.ndarray: # (h, w) bool
     "Cells of what is asked about; raises `ParameterError`: it is not in the picture, or all of it."
-    place, found, shape = box or at, units.log_density, units.density.shape
+    place, found = box or at, units.log_density
     region = np.zeros(found.shape, bool)
-    if place: require_within(place, shape)
-    if region.size and place: region = cells_of(place, units.centres, shape)
+    if place: require_within(place, units.density.shape)
+    if region.size and place: region = cells_of(place, units.centres, units.density.shape)
     elif region.size: region = found > np.quantile(found, .95)
     require_region(region, found.shape)
     return region
