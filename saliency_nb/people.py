@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['CORE', 'BLUR', 'UNIFORM', 'STEPS', 'RUNAWAY', 'OBSERVERS', 'ObjectCounts', 'smooth', 'object_rows', 'count_objects',
-           'starts', 'chances', 'weighted', 'likeliest', 'occurring', 'influences', 'told_apart', 'known_of_names',
-           'fit_counts', 'variances', 'least_freedom', 'counted', 'effect_intervals', 'seen_by_all', 'observer_columns',
-           'people_maps', 'predicted_maps', 'dropped', 'lost_bits', 'differences', 'beside_people', 'named_again',
-           'rank_agreement', 'halves', 'agreement_interval', 'agreement_with_people', 'closer', 'by_folds',
-           'closer_to_people']
+           'chances', 'weighted', 'likeliest', 'occurring', 'influences', 'known_of_names', 'fit_counts', 'variances',
+           'people_interval', 'counted', 'effect_intervals', 'seen_by_all', 'observer_columns', 'people_maps',
+           'predicted_maps', 'dropped', 'lost_bits', 'differences', 'resting_on', 'beside_people', 'agreed',
+           'rank_agreement', 'agreement_interval', 'agreement_with_people', 'closer', 'closer_to_people']
 
 # %% ../nbs/42_people.ipynb #05b012ac
 from dataclasses import dataclass, replace
+from fastcore.basics import patch
 import numpy as np, pandas as pd, torch, xarray as xr
 from scipy import ndimage
 from .core import ParameterError, fingerprint, rng
@@ -19,7 +19,7 @@ from .fixations import FixationSet, SaliencyDataset, fixation_map
 from .regions import Regions
 from .calibration import logit_maps
 from .chance import FEWEST, fold_of, q_values
-from .adjustment import freedom, identified, left_out, object_design, student_interval
+from .adjustment import RIDGE, freedom, identified, left_out, object_design, student_interval
 from .contributions import effect_interval, fold_draws, mean_effect, resampled
 from .uncertainty import check_names, rank_correlations, rankings
 
@@ -28,28 +28,38 @@ from .uncertainty import check_names, rank_correlations, rankings
 class ObjectCounts:
     "Fixations, or expected ones, on the objects of images; R objects, image by image."
     ids: list # (I,) image ids
-    semantics: list # (C,) names
+    semantics: np.ndarray # (C,) names
     owner: np.ndarray # (R,) position of the object's image
     design: np.ndarray # (R, C + 3): names, named at all, log of the share of the image, log of the usual map
     cells: np.ndarray # (R,) number of cells
     counts: np.ndarray # (R, S) fixations of each column of observers
     crossed: bool = False # are the columns observers who each saw at least half of the images?
 
-    def of_images(self,
-        chosen: np.ndarray, # (I,) bool
-    ): # ObjectCounts
-        "Some of the images."
-        rows = chosen[self.owner]
-        owner = (np.cumsum(chosen) - 1)[self.owner[rows]]
-        ids = [i for i, c in zip(self.ids, chosen) if c]
-        parts = {k: getattr(self, k)[rows] for k in ('design', 'cells', 'counts')}
-        return replace(self, ids=ids, owner=owner, **parts)
+    @property
+    def first(self) -> np.ndarray: # (I,) first object of each image
+        return np.flatnonzero(np.diff(self.owner, prepend=-1))
 
-    def of_observers(self,
-        chosen: np.ndarray, # (S,) bool
-    ): # ObjectCounts
-        "Fixations of some of the columns."
-        return replace(self, counts=self.counts[:, chosen])
+    def sums(self,
+        values: np.ndarray, # (R, ...)
+    ) -> np.ndarray: # (I, ...)
+        "Sums over the objects of each image."
+        return np.add.reduceat(values, self.first)
+
+# %% ../nbs/42_people.ipynb #3ec9cd0a
+@patch
+def part(self: ObjectCounts,
+    images = slice(None), # (I,) bool
+    names = slice(None), # (C,) bool
+    observers = slice(None), # (S,) bool
+) -> ObjectCounts:
+    "The counts of some of the images, names and columns of observers."
+    kept = np.zeros(len(self.ids), bool)
+    kept[images] = True
+    rows, owner = kept[self.owner], np.cumsum(kept) - 1
+    design = np.hstack([self.design[rows, :-3][:, names], self.design[rows, -3:]])
+    found = dict(semantics=self.semantics[names], design=design, counts=self.counts[rows][:, observers])
+    found |= dict(owner=owner[self.owner[rows]], cells=self.cells[rows])
+    return replace(self, ids=[i for i, k in zip(self.ids, kept) if k], **found)
 
 # %% ../nbs/42_people.ipynb #b2b80004
 CORE = .5 # depth of the cores that fixations are counted at
@@ -91,77 +101,61 @@ def count_objects(
     found = [object_rows(regions, i, counts, total - own, depth) for i, counts, own in maps]
     owner = np.repeat(np.arange(len(maps)), [len(cells) for _, cells, _ in found])
     parts = [np.concatenate(v) for v in zip(*found)] # design, cells, counts
-    return ObjectCounts([i for i, *_ in maps], list(regions.semantics), owner, *parts, crossed)
-
-# %% ../nbs/42_people.ipynb #b2b80006
-def starts(
-    owner: np.ndarray, # (R,) image of each row
-) -> np.ndarray: # (I,)
-    "First row of each image."
-    return np.flatnonzero(np.diff(owner, prepend=-1))
+    return ObjectCounts([i for i, *_ in maps], np.array(regions.semantics), owner, *parts, crossed)
 
 # %% ../nbs/42_people.ipynb #432e5c11
 def chances(
-    b: np.ndarray, # (P,) effects; or (P, M), several at once
-    X: np.ndarray, # (R, P) columns
-    cells: np.ndarray, # (R,)
-    owner: np.ndarray, # (R,) image of each row
+    b: np.ndarray, # (C + 3,) effects; or (C + 3, M), several at once
+    data: ObjectCounts, # objects
 ) -> np.ndarray: # (R,) or (R, M); sums to 1 in each image
     "Probability that a fixation on an image falls on each of its objects."
-    eta = (X @ b).T + np.log(cells)
-    p = np.exp(eta - np.maximum.reduceat(eta, starts(owner), axis=-1)[..., owner])
-    return (p / np.add.reduceat(p, starts(owner), axis=-1)[..., owner]).T
+    eta = ((data.design @ b).T + np.log(data.cells)).T
+    p = np.exp(eta - np.maximum.reduceat(eta, data.first)[data.owner])
+    return p / data.sums(p)[data.owner]
 
 # %% ../nbs/42_people.ipynb #b2b80008
-STEPS = 100 # of Newton's method, at most
-
 def weighted(
-    b: np.ndarray, # (P,) effects
-    X: np.ndarray, # (R, P) columns
-    n: np.ndarray, # (R,) fixations
-    cells: np.ndarray, # (R,)
-    owner: np.ndarray, # (R,) image of each row
-) -> tuple: # expected fixations (R,); Z (R, P), whose products are the information
+    b: np.ndarray, # (C + 3,) effects
+    data: ObjectCounts, # fixations
+) -> tuple: # expected fixations (R,); Z (R, C + 3), whose products are the information
     "Columns centred in each image by its chances, weighted by the root of the expected fixations."
-    p, first = chances(b, X, cells, owner), starts(owner)
-    expected = np.add.reduceat(n, first)[owner] * p
-    return expected, np.sqrt(expected)[:, None] * (X - np.add.reduceat(p[:, None] * X, first)[owner])
+    p, X = chances(b, data)[:, None], data.design
+    expected = data.sums(data.counts.sum(1))[data.owner] * p[:, 0]
+    return expected, np.sqrt(expected)[:, None] * (X - data.sums(p * X)[data.owner])
 
 # %% ../nbs/42_people.ipynb #f32f8b46
+STEPS = 100 # of Newton's method, at most
+
 def likeliest(
-    X: np.ndarray, # (R, P) columns
-    n: np.ndarray, # (R,) fixations
-    cells: np.ndarray, # (R,)
-    owner: np.ndarray, # (R,) image of each row
-    slight: np.ndarray, # (P,) ridge
-) -> np.ndarray: # (P,) effects
+    data: ObjectCounts, # fixations
+    slight: np.ndarray, # (C + 3,) ridge
+) -> np.ndarray: # (C + 3,) effects
     "Newton's method; raises `ParameterError` where it does not end."
-    def height(b): return n @ np.log(np.maximum(chances(b, X, cells, owner), 1e-300)) - slight @ b**2 / 2
-    b = np.zeros(X.shape[1])
+    n, b = data.counts.sum(1), np.zeros(len(slight))
+    def height(b): return n @ np.log(np.maximum(chances(b, data), 1e-300)) - slight @ b**2 / 2
     for _ in range(STEPS):
-        expected, Z = weighted(b, X, n, cells, owner)
-        uphill = X.T @ (n - expected) - slight * b
+        expected, Z = weighted(b, data)
+        uphill = data.design.T @ (n - expected) - slight * b
         step = np.linalg.solve(Z.T @ Z + np.diag(slight), uphill)
         if uphill @ step <= 1e-12 * n.sum(): return b
         while height(b + step) < height(b) and abs(step).max() > 1e-9: step = step / 2
         b = b + step
     raise ParameterError(f'no effects of largest likelihood after {STEPS} steps; '
-                         'give more images or a larger ridge.')
+                         'give more images.')
 
 # %% ../nbs/42_people.ipynb #e17b9436
 def occurring(
     data: ObjectCounts, # of the fit
-    ridge: float, # lambda, relative to the mean variance of a name
-) -> tuple: # columns that occur (P,); ridge of each (P,)
+) -> tuple: # `ObjectCounts` of the names that occur; ridge of each column (C + 3,)
     "What can be fitted; raises `ParameterError` where that is nothing."
-    C, n = len(data.semantics), data.counts.sum(1)
-    kept = np.r_[np.flatnonzero(data.design[:, :C].any(0)), C:C + 3]
-    _, Z = weighted(np.zeros(len(kept)), data.design[:, kept], n, data.cells, data.owner)
+    data = data.part(names=data.design[:, :-3].any(0))
+    names = len(data.semantics)
+    _, Z = weighted(np.zeros(names + 3), data)
     spread = (Z[:, :-3]**2).sum()
     if not spread > 0:
         raise ParameterError('no image has fixations and two objects with different names: there is '
                              'nothing to compare within an image; give more images.')
-    return kept, spread / (len(kept) - 3) * np.r_[np.full(len(kept) - 3, ridge), np.full(3, 1e-9)]
+    return data, spread / names * np.r_[np.full(names, RIDGE), np.full(3, 1e-9)]
 
 # %% ../nbs/42_people.ipynb #b2b8000a
 RUNAWAY = 8. # nats; an effect beyond this is the ridge's, not the data's
@@ -174,52 +168,44 @@ def influences(
 ) -> np.ndarray: # (P, I, S)
     "What leaving out an image takes from the effects, by one Newton step, divided over columns of observers."
     found = np.zeros((len(inverse), len(data.ids), data.counts.shape[1]))
-    first = np.r_[starts(data.owner), len(Z)]
-    for i, rows in enumerate(map(slice, first[:-1], first[1:])):
+    for i, rows in enumerate(np.split(np.arange(len(Z)), data.first[1:])):
         n, e = data.counts[rows], expected[rows, None]
         if not n.sum(): continue
-        z = Z[rows]
         residual = (n - n.sum(0) * e / e.sum()) / np.sqrt(np.maximum(e, 1e-300))
-        found[:, i] = left_out(inverse, np.arange(len(inverse)), z, residual)
+        found[:, i] = left_out(inverse, np.arange(len(inverse)), Z[rows], residual)
     return found
 
-# %% ../nbs/42_people.ipynb #4f15a88e
-def told_apart(
-    data: ObjectCounts, # of the fit
-    Z: np.ndarray, # (R, P) weighted columns
-) -> np.ndarray: # (C,) effective number of images
-    "How many images separate each name from the others."
-    P = Z.shape[1]
-    objects = [('', np.arange(P), z, None) for z in np.split(Z, starts(data.owner)[1:])]
-    return identified(objects, Z.T @ Z, np.arange(P) < P - 3)['separating']
-
 # %% ../nbs/42_people.ipynb #3e810104
-def known_of_names(data, X, b, Z) -> dict: # effect, fixations, separating, count; (C,)
+def known_of_names(
+    data: ObjectCounts, # of the fit
+    b: np.ndarray, # (C + 3,) effects
+    Z: np.ndarray, # (R, C + 3) weighted columns
+) -> dict: # effect, fixations, separating (effective number of images), count (of images); (C,)
     "Effects of names, NaN where they run away, and on what they rest."
-    n = data.counts.sum(1)
-    fixations = n @ X[:, :-3]
+    has, columns = data.design[:, :-3], np.arange(len(b))
+    fixations = data.counts.sum(1) @ has
     runs_away = (fixations <= 0) | (abs(b[:-3]) > RUNAWAY)
+    objects = [('', columns, z, None) for z in np.split(Z, data.first[1:])]
+    separating = identified(objects, Z.T @ Z, columns < len(b) - 3)['separating']
     found = dict(effect=np.where(runs_away, np.nan, b[:-3]), fixations=fixations)
-    found['separating'] = told_apart(data, Z)
-    return found | dict(count=(np.add.reduceat(X[:, :-3], starts(data.owner)) > 0).sum(0))
+    return found | dict(separating=separating, count=(data.sums(has) > 0).sum(0))
 
 # %% ../nbs/42_people.ipynb #a0953448
 def fit_counts(
     data: ObjectCounts, # fixations or expected ones
-    ridge: float = 1e-3, # lambda, relative to the mean variance of a name
 ) -> xr.Dataset: # (semantic) effect: nats, separating, fixations, count, squares; influence, by_observer
     "What each name adds to the log density of fixations; NaN where it runs away; raises `ParameterError`."
-    kept, slight = occurring(data, ridge)
-    X, n = data.design[:, kept], data.counts.sum(1)
-    b = likeliest(X, n, data.cells, data.owner, slight)
-    expected, Z = weighted(b, X, n, data.cells, data.owner)
-    change = influences(data, expected, Z, np.linalg.inv(Z.T @ Z + np.diag(slight)))[:-3]
-    about = known_of_names(data, X, b, Z) | dict(squares=(change**2).sum((1, 2)))
+    some, slight = occurring(data)
+    b = likeliest(some, slight)
+    expected, Z = weighted(b, some)
+    change = influences(some, expected, Z, np.linalg.inv(Z.T @ Z + np.diag(slight)))[:-3]
+    about = known_of_names(some, b, Z) | dict(squares=(change**2).sum((1, 2)))
     found = {k: ('semantic', v) for k, v in about.items()}
     found['influence'] = ('semantic', 'image'), change.sum(2)
     found['by_observer'] = ('semantic', 'observer'), change.sum(1)
-    attrs = dict(place=b[-1], crossed=int(data.crossed), data=fingerprint(data.ids, data.semantics))
-    return xr.Dataset(found, dict(semantic=np.array(data.semantics)[kept[:-3]], image=data.ids), attrs)
+    asked = fingerprint(data.ids, data.semantics.tolist())
+    attrs = dict(place=b[-1], crossed=int(data.crossed), data=asked)
+    return xr.Dataset(found, dict(semantic=some.semantics, image=data.ids), attrs)
 
 # %% ../nbs/42_people.ipynb #b2b8000c
 def variances(
@@ -234,13 +220,16 @@ def variances(
     return over_images, np.maximum(squares - people.squares.values, 0)
 
 # %% ../nbs/42_people.ipynb #631ed1fc
-def least_freedom(
-    people: xr.Dataset, # from `fit_counts`
+def people_interval(
+    effect: np.ndarray, # (C,) nats
+    influence: np.ndarray, # (C, I), what leaving out an image takes
+    people: xr.Dataset, # from `fit_counts`; its observers are resampled where they can be
     images: np.ndarray, # (C,) effective number of images
-) -> np.ndarray: # (C,); NaN below `FEWEST` images
-    "Degrees of freedom: the smaller number, of images or, where they are resampled, of observers, less one."
+) -> tuple: # low, high, p-value of zero; (C,) each; NaN below `FEWEST` images
+    "Student's interval, by the smaller number: of images or, where they are resampled, of observers."
     observers = people.sizes['observer'] if people.attrs['crossed'] else np.inf
-    return np.minimum(freedom(images), observers - 1)
+    least = np.minimum(freedom(images), observers - 1)
+    return student_interval(effect, np.sqrt(sum(variances(influence, people))), least)
 
 # %% ../nbs/42_people.ipynb #18f4a1b0
 def counted(
@@ -254,10 +243,10 @@ def effect_intervals(
     fit: xr.Dataset, # from `fit_counts`
 ) -> pd.DataFrame: # index: semantic; effect, low, high: nats; p_value
     "Effects with intervals over images, and over observers where they can be resampled."
-    effect, error = fit.effect.values, np.sqrt(sum(variances(fit.influence.values, fit)))
-    interval = student_interval(effect, error, least_freedom(fit, counted(fit)))
-    names = pd.Index(fit.semantic.values, name='semantic')
-    return pd.DataFrame(dict(zip(('effect', 'low', 'high', 'p_value'), (effect, *interval))), names)
+    effect = fit.effect.values
+    interval = people_interval(effect, fit.influence.values, fit, counted(fit))
+    found = dict(zip(('effect', 'low', 'high', 'p_value'), (effect, *interval)))
+    return pd.DataFrame(found, pd.Index(fit.semantic.values, name='semantic'))
 
 # %% ../nbs/42_people.ipynb #3e64a0cb
 OBSERVERS = 5 # fewer are not resampled
@@ -311,34 +300,30 @@ def predicted_maps(
 def dropped(
     learnt: ObjectCounts, # images that effects are fitted to
     unseen: ObjectCounts, # other images
-    ridge: float, # lambda
 ) -> np.ndarray: # (I, C), bits lost on the fixations of each unseen image by dropping each name
     "The other effects are kept as they are."
-    try: kept, slight = occurring(learnt, ridge)
-    except ParameterError: return np.full((len(unseen.ids), len(learnt.semantics)), np.nan)
-    b = likeliest(learnt.design[:, kept], learnt.counts.sum(1), learnt.cells, learnt.owner, slight)
-    each = np.column_stack([b, b[:, None] - np.diag(b)[:, :-3]]) # with all, and without one
-    p = chances(each, unseen.design[:, kept], unseen.cells, unseen.owner)
-    bits = unseen.counts.sum(1)[:, None] * np.log2(np.maximum(p, 1e-300))
     found = np.zeros((len(unseen.ids), len(learnt.semantics)))
-    found[:, kept[:-3]] = np.add.reduceat(bits[:, :1] - bits[:, 1:], starts(unseen.owner))
+    try: b = likeliest(*occurring(learnt))
+    except ParameterError: return found * np.nan
+    names = learnt.design[:, :-3].any(0)
+    each = np.column_stack([b, b[:, None] - np.diag(b)[:, :-3]]) # with all, and without one
+    p = chances(each, unseen.part(names=names))
+    bits = unseen.counts.sum(1)[:, None] * np.log2(np.maximum(p, 1e-300))
+    found[:, names] = unseen.sums(bits[:, :1] - bits[:, 1:])
     return found
 
 # %% ../nbs/42_people.ipynb #dd07e983
 def lost_bits(
     data: ObjectCounts, # fixations or expected ones
-    folds: int = 5, # parts of the images; each is predicted by the fit to the others
-    ridge: float = 1e-3, # lambda
 ) -> pd.DataFrame: # index: semantic; bits, bits_low, bits_high: per fixation, on images with the name
     "By how much fixations on unseen images are less well predicted when a name is dropped; NaN: too few."
-    fold, C = np.array([fold_of(i, folds) for i in data.ids]), len(data.semantics)
-    lost = np.full((len(data.ids), C), np.nan)
+    fold = np.array([fold_of(i, 5) for i in data.ids]) # each is predicted by the fit to the others
+    lost = np.full((len(data.ids), len(data.semantics)), np.nan)
     for k in np.unique(fold):
         if (fold == k).all(): continue
-        lost[fold == k] = dropped(data.of_images(fold != k), data.of_images(fold == k), ridge)
-    first = starts(data.owner)
-    has = np.add.reduceat(data.design[:, :C], first) > 0
-    made = np.add.reduceat(data.counts.sum(1), first)[:, None] * has
+        lost[fold == k] = dropped(data.part(fold != k), data.part(fold == k))
+    has = data.sums(data.design[:, :-3]) > 0
+    made = data.sums(data.counts.sum(1))[:, None] * has
     mean = mean_effect(np.where(has, lost, 0.).T, made.T, data.semantics)
     low, high = effect_interval(mean)[:2]
     bits = mean.effect.where(mean['count'] > 0).values
@@ -354,13 +339,19 @@ def differences(
     if people.attrs['data'] != model.attrs['data']:
         raise ParameterError('model and people were measured on different images or semantics: '
                              'there is nothing to compare image by image; count both on the same ones.')
-    change = model.influence.values - people.influence.values
+    effect, change = ((model[k] - people[k]).values for k in ('effect', 'influence'))
     separating = np.minimum(counted(people), counted(model))
-    difference = model.effect.values - people.effect.values
-    error = np.sqrt(sum(variances(change, people)))
-    *interval, p = student_interval(difference, error, least_freedom(people, separating))
-    columns = dict(zip(('difference', 'low', 'high'), (difference, *interval))) | dict(q_value=q_values(p))
-    return pd.DataFrame(columns, pd.Index(people.semantic.values, name='semantic'))
+    *interval, p = people_interval(effect, change, people, separating)
+    found = dict(zip(('difference', 'low', 'high'), (effect, *interval))) | dict(q_value=q_values(p))
+    return pd.DataFrame(found, pd.Index(people.semantic.values, name='semantic'))
+
+# %% ../nbs/42_people.ipynb #01c68801
+def resting_on(
+    fit: xr.Dataset, # from `fit_counts`
+) -> pd.DataFrame: # index: semantic; fixations, separating, n_images; resampled
+    "How much is known of each name, and over what intervals go."
+    known = fit[['fixations', 'separating', 'count']].to_dataframe().rename(columns=dict(count='n_images'))
+    return known.assign(resampled='images and observers' if fit.attrs['crossed'] else 'images')
 
 # %% ../nbs/42_people.ipynb #e37d6743
 def beside_people(
@@ -371,21 +362,21 @@ def beside_people(
     fits = dict(people=fit_counts(people), model=fit_counts(model))
     table = differences(fits['people'], fits['model'])
     for who, data in (('people', people), ('model', model)):
-        effects = effect_intervals(fits[who]).drop(columns='p_value').add_prefix(f'{who}_')
-        table = table.join(effects.rename(columns={f'{who}_effect': who}))
-        table = table.join(lost_bits(data).add_prefix(f'{who}_'))
-    for column, name in dict(fixations='fixations', separating='separating', n_images='count').items():
-        table[column] = fits['people'][name].values
-    table['resampled'] = 'images and observers' if people.crossed else 'images'
+        effects = effect_intervals(fits[who]).drop(columns='p_value').join(lost_bits(data))
+        table = table.join(effects.add_prefix(f'{who}_').rename(columns={f'{who}_effect': who}))
+    table = table.join(resting_on(fits['people']))
     return table.sort_values('people', ascending=False).reset_index()
 
 # %% ../nbs/42_people.ipynb #b2b90018
-def named_again(
-    values: np.ndarray, # (R, C)
-    seed: int, # of the resampling
-) -> np.ndarray: # (R, C)
-    "Names resampled in each row; the same ones for the same seed."
-    return np.take_along_axis(values, rng(seed, 'names').integers(0, values.shape[1], values.shape), 1)
+def agreed(
+    first: tuple, # a statistic of names (C,), and in bootstrap samples of images (R, C)
+    second: tuple, # another one
+    seed: int, # of the resampling of names
+) -> tuple: # Spearman correlation; the same in each sample, names resampled, too (R,)
+    "Do two statistics rank names alike?"
+    names = rng(seed, 'names').integers(0, first[1].shape[1], first[1].shape)
+    again = [np.take_along_axis(v[1], names, 1) for v in (first, second)]
+    return rank_correlations(first[0], second[0])[0], rank_correlations(*again)
 
 # %% ../nbs/42_people.ipynb #b2b80012
 def rank_agreement(
@@ -398,21 +389,9 @@ def rank_agreement(
     known = [set(f.semantic.values[np.isfinite(f.effect.values)]) for f in (first, second)]
     names = sorted(known[0] & known[1])
     check_names(names, 'names have an effect in both')
-    once, again = [], []
-    for fit in (first.sel(semantic=names), second.sel(semantic=names)):
-        draws = fold_draws(fit.sizes['image'], replicates, seed)
-        once.append(fit.effect.values)
-        again.append(named_again(resampled(fit.rename(image='fold'), draws), seed))
-    return rank_correlations(*once)[0], rank_correlations(*again)
-
-# %% ../nbs/42_people.ipynb #10285c39
-def halves(
-    size: int, # how many are divided
-    seed: int, # of the division
-) -> tuple: # two (size,) bool
-    "Two random halves."
-    first = rng(seed, 'halves').permutation(size) < size / 2
-    return first, ~first
+    fits = (f.sel(semantic=names).rename(image='fold') for f in (first, second))
+    ranked = [(f.effect.values, resampled(f, fold_draws(f.sizes['fold'], replicates, seed))) for f in fits]
+    return agreed(*ranked, seed)
 
 # %% ../nbs/42_people.ipynb #5baeb3d5
 def agreement_interval(
@@ -430,20 +409,16 @@ def agreement_interval(
 def agreement_with_people(
     people: ObjectCounts, # fixations
     model: ObjectCounts, # expected fixations, on the same images
-    divisions: int = 10, # into halves
-    replicates: int = 400, # bootstrap samples in all
 ) -> pd.DataFrame: # index: what agrees; spearman, low, high
     "Rank agreement of a model's effects with people's, beside that of people with people: the ceilings."
-    some = replicates // divisions
-    def divided(part, size):
-        for seed in range(divisions): yield [fit_counts(part(half)) for half in halves(size, seed)]
-    rows = {'model and people': agreement_interval([[fit_counts(model), fit_counts(people)]], replicates)}
-    columns = people.counts.shape[1]
-    if columns > 1:
-        in_half = divided(people.of_observers, columns)
-        rows['two halves of the observers'] = agreement_interval(in_half, some)
-    in_half = divided(people.of_images, len(people.ids))
-    rows['two halves of the images'] = agreement_interval(in_half, some)
+    def divided(what, size): # into random halves, ten times
+        for seed in range(10):
+            half = rng(seed, 'halves').permutation(size) < size / 2
+            yield [fit_counts(people.part(**{what: some})) for some in (half, ~half)]
+    rows = {'model and people': agreement_interval([[fit_counts(model), fit_counts(people)]], 400)}
+    for what, size in dict(observers=people.counts.shape[1], images=len(people.ids)).items():
+        if size == 1: continue
+        rows[f'two halves of the {what}'] = agreement_interval(divided(what, size), 40)
     return pd.DataFrame(rows).T
 
 # %% ../nbs/42_people.ipynb #b2b80014
@@ -454,18 +429,10 @@ def closer(
     seed: int = 0, # of the resampling of names
 ) -> dict: # first, second: Spearman correlations with the truth; difference, low, high
     "Is one statistic closer to the truth than another? Yes where the interval excludes zero."
-    once = [rank_correlations(v[0], truth[0])[0] for v in (first, second)]
-    again = [rank_correlations(named_again(v[1], seed), named_again(truth[1], seed)) for v in (first, second)]
-    difference, spread = once[0] - once[1], (again[0] - again[1]).std(ddof=1)
+    (one, ones), (other, others) = (agreed(v, truth, seed) for v in (first, second))
+    difference, spread = one - other, (ones - others).std(ddof=1)
     ends = dict(low=difference - 1.96 * spread, high=difference + 1.96 * spread)
-    return dict(first=once[0], second=once[1], difference=difference) | ends
-
-# %% ../nbs/42_people.ipynb #93938471
-def by_folds(people, folds) -> xr.Dataset: # influence (semantic, fold)
-    "A fit whose influences are added up over the folds of a dissection."
-    part = np.array([fold_of(i, folds) for i in people.image.values])
-    added = people.influence.values @ np.eye(folds)[part]
-    return people.assign(influence=(('semantic', 'fold'), added))
+    return dict(first=one, second=other, difference=difference) | ends
 
 # %% ../nbs/42_people.ipynb #62b4d99c
 def closer_to_people(
@@ -473,18 +440,17 @@ def closer_to_people(
     alignment: xr.Dataset, # from `dissect`, of a model on the same images
     adjustment: xr.Dataset, # from `adjusted_contrasts`, of the same
     top: int = 5, # semantics kept per basis in the published contribution
-    replicates: int = 400, # bootstrap samples
     seed: int = 0, # of the resampling
 ) -> pd.DataFrame: # index: what is compared; as from `closer`
     "Is the adjusted effect closer to people's effects than the contrast, or the published contribution?"
     known = people.semantic.values[np.isfinite(people.effect.values)]
     names = [s for s in known if s in alignment.semantic.values and s in adjustment.semantic.values]
     check_names(names, 'names in common')
-    people = people.sel(semantic=names)
-    alignment, adjustment = (d.sel(semantic=names) for d in (alignment, adjustment))
-    draws = fold_draws(alignment.sizes['fold'], replicates, seed)
-    truth = people.effect.values, resampled(by_folds(people, draws.shape[1]), draws)
-    found = rankings(alignment, adjustment, min(top, len(names)), draws)
+    people, *model = (d.sel(semantic=names) for d in (people, alignment, adjustment))
+    draws = fold_draws(alignment.sizes['fold'], 400, seed)
+    fold = [fold_of(i, draws.shape[1]) for i in people.image.values] # as in the dissection
+    truth = people.effect.values, resampled(people.rename(image='fold'), draws[:, fold])
+    found = rankings(*model, min(top, len(names)), draws)
     others = {'contrast': 'contrast C', 'published contribution': 'contribution I'}
     own = found['adjusted effect']
     rows = {f'adjusted effect and {k}': closer(own, found[of], truth, seed) for k, of in others.items()}

@@ -10,9 +10,10 @@ from saliency_nb.uncertainty import contrast_differences, effect_differences
 from saliency_nb.core import ParameterError, read_json, rng
 from saliency_nb.dissection import dissect
 from saliency_nb.fixations import SaliencyDataset, read_salicon
-from saliency_nb.interventions import (bases_of, basis_maps, covered_up, edits, intervene,
-                                       matched_bases, moved_mask, names_gone, photograph_effects,
-                                       predicted_changes, switch_effects, visible)
+from saliency_nb.image_figures import basis_maps
+from saliency_nb.interventions import (covered_up, edits, intervene, moved_mask, names_gone,
+                                       photograph_effects, predicted_changes, visible)
+from saliency_nb.pictures import read_image
 from saliency_nb.regions import BoxRegions, Regions
 from saliency_nb.scene_graphs import gqa_regions
 from saliency_nb.thresholds import adaptive_thresholds
@@ -196,35 +197,10 @@ def case(tmp_path_factory):
 
 def test_adjusted_contrasts_of_a_model_sum_to_that_of_its_logit(case):
     found = adjusted_contrasts(case.model, case.regions, case.size, batch=3)
-    with torch.no_grad(): maps = list(basis_maps(case.model, case.regions, case.size))
-    total = adjusted(((i, m.sum(0, keepdims=True)) for i, m in maps), case.regions)
+    def logit(i): return basis_maps(case.model, read_image(case.regions.image_path(i), case.size))[1].sum(0)
+    total = adjusted(((i, logit(i).double().numpy()[None]) for i in case.regions.ids), case.regions)
     assert np.allclose(found.adjusted.sum('basis'), total.adjusted[0], atol=1e-6)
     assert set(found.semantic.values) == set(case.alignment.semantic.values)
-
-def test_switching_off_is_circular_in_the_logit(case):
-    "The change of the contrast is minus the sum of d, known without switching anything, as the chapter says."
-    semantic = str(case.alignment.semantic.values[0])
-    chosen, changes = bases_of(case.alignment, semantic), []
-    for image, parts in basis_maps(case.model, case.regions, case.size):
-        moved = -(parts - parts.mean((1, 2), keepdims=True))[chosen].sum(0)
-        masks = zip(*case.regions.masks(image, parts.shape[1:]))
-        changes += [contrast(moved, mask) for name, mask in masks if name == semantic]
-    told = -float(case.alignment.contrast.sel(semantic=semantic)[chosen].sum())
-    assert np.isclose(np.mean(changes), told, atol=1e-5)
-
-def test_switching_off_stands_beside_random_bases(case):
-    model, given = case.model, (case.regions, case.alignment, case.size)
-    table = switch_effects(model, *given, draws=3)
-    assert (table.low <= table.random + 1e-12).all() and (table.random <= table.high + 1e-12).all()
-    assert table.own.abs().max() > 0
-    with pytest.raises(ParameterError, match='fewer'): switch_effects(model, *given, top=7)
-    with pytest.raises(ParameterError, match='moon'): bases_of(case.alignment, 'moon')
-
-def test_random_bases_have_the_same_weight():
-    w, chosen = rng(0, 'w').normal(size=64), np.array([3, 10, 40])
-    drawn = np.array([matched_bases(w, chosen, rng(k)) for k in range(50)])
-    assert not np.isin(drawn, chosen).any() and all(len(set(d)) == 3 for d in drawn)
-    assert abs(abs(w[drawn]) - abs(w[chosen])).mean() < .5 * abs(abs(w[:, None]) - abs(w[chosen])).mean()
 
 def test_a_model_that_sees_nothing_loses_nothing(case):
     blind = build_model('dinet', n_bases=4, backbone='squeezenet1_0', width=8, phase=2).eval()

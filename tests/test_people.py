@@ -87,9 +87,10 @@ def remembered(monkeypatch):
 
 def test_fit_is_that_of_a_poisson_model_with_a_level_for_each_image():
     people = simulated(0, images=12).people
-    kept, slight = occurring(people, 1e-3)
-    X, n = people.design[:, kept], people.counts.sum(1) + .25 # fractions are as good
-    b = likeliest(X, n, people.cells, people.owner, slight)
+    people, slight = occurring(people)
+    people = replace(people, counts=people.counts + .25 / people.counts.shape[1]) # fractions are as good
+    X, n = people.design, people.counts.sum(1)
+    b = likeliest(people, slight)
     both = np.column_stack([np.eye(12)[people.owner], X]) # a level for each image, then the effects
     penalty = np.r_[np.zeros(12), slight]
     def loss(v):
@@ -188,7 +189,7 @@ def test_what_nobody_looks_at_is_said_to_be_unknown():
 def test_what_is_not_told_apart_is_said_to_be_unknown():
     people, twins = simulated(3).people, ['thing 7', 'twin']
     design = np.insert(people.design, 8, people.design[:, 7], 1) # another name of thing 7
-    both = fit_counts(replace(people, design=design, semantics=[*people.semantics, 'twin']))
+    both = fit_counts(replace(people, design=design, semantics=np.array([*people.semantics, 'twin'])))
     t = effect_intervals(both)
     assert (both.separating.sel(semantic=twins) < FEWEST).all() and t.low[twins].isna().all()
     assert t.effect[twins].notna().all() and t.low.drop(twins).notna().all()
@@ -207,7 +208,7 @@ def test_nothing_to_compare_is_one_sentence():
     people = s.people
     for wrong in (replace(people, counts=people.counts * 0), replace(people, design=people.design * 0)):
         with pytest.raises(ParameterError, match='nothing to compare within an image'): fit_counts(wrong)
-    other = people.of_images(np.arange(8) < 6)
+    other = people.part(np.arange(8) < 6)
     with pytest.raises(ParameterError, match='different images'): beside_people(people, other)
     with pytest.raises(ParameterError, match='give two or more'): count_objects([], s.regions)
 

@@ -432,6 +432,10 @@ def test_the_region_is_where_the_picture_was_pointed_at(run, photos, name, size)
         places = (np.argwhere(region) + .5).mean(0) / region.shape
         assert (abs(places - (fy, fx)) < .15).all(), (fy, fx)
 
+def test_a_picture_thinner_than_a_cell_is_one_sentence(run):
+    with pytest.raises(core.ParameterError, match='larger picture'):
+        explained(run, np.zeros((3, 900, 3), np.uint8))
+
 GATES = {'{"open": true}': True, '{"open": false}': False, '{"open": "yes"}': False, '[]': False}
 
 def test_the_gate_of_the_units_analysis_is_read(run, photos, tmp_path):
