@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'CATEGORY_COLORS', 'PANELS', 'PEOPLE', 'MODEL', 'CONTROL_STYLES', 'CLAIMS', 'SPOTS', 'TRUTH_LABELS',
-           'MODEL_STYLES', 'save_figure', 'mark_zero', 'dots', 'category_legend', 'is_known', 'panel_label',
+           'MODEL_STYLES', 'laid_out', 'save_figure', 'mark_zero', 'dots', 'category_legend', 'is_known', 'panel_label',
            'effect_panel', 'both_ends', 'contribution_figure', 'authors_figure', 'effect_pairs', 'plot_differences',
            'people_figure', 'largest_claims', 'label_claims', 'plot_claims', 'control_figure', 'room_at', 'name_points',
            'truth_panel', 'truth_figure', 'training_figure', 'threshold_figure', 'category_figure', 'comparison_figure']
 
 # %% ../nbs/45_figures.ipynb #49415378
+from contextlib import contextmanager
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, xarray as xr
 from matplotlib.figure import Figure
@@ -27,6 +28,19 @@ CATEGORY_COLORS = dict(action='#E69F00', social='#D55E00', animal='#8C564B', veh
                        clothing='#CC79A7', text='#000000', sky='#0072B2', ground='#009E73',
                        scene='#7F7F7F', color='#F0E442', other='#C7C7C7')
 
+# %% ../nbs/45_figures.ipynb #283667bc
+@contextmanager
+def laid_out(
+    fig: Figure, # any
+):
+    "Within it a figure keeps the places that its parts have; gives the box of all that is drawn, inches."
+    engine = fig.get_layout_engine()
+    fig.draw_without_rendering() # finds the places
+    box = fig.get_tightbbox().padded(plt.rcParams['savefig.pad_inches'])
+    fig.set_layout_engine(None)
+    try: yield box
+    finally: fig.set_layout_engine(engine)
+
 # %% ../nbs/45_figures.ipynb #e54f6acb
 def save_figure(
     fig: Figure, # any
@@ -35,11 +49,12 @@ def save_figure(
 ) -> list: # the two files
     "Write a figure as .svg (text stays text) and as .png, each whole or not at all."
     files = [Path(path).with_suffix(s) for s in ('.svg', '.png')]
-    with plt.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'saliency_nb'}):
+    text = plt.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': 'saliency_nb'})
+    with text, laid_out(fig) as box:
         for f in files:
             undated = dict(Date=None) if f.suffix == '.svg' else None
             with whole_file(f) as part:
-                fig.savefig(part, dpi=dpi, bbox_inches='tight', metadata=undated)
+                fig.savefig(part, dpi=dpi, bbox_inches=box, metadata=undated)
     return files
 
 # %% ../nbs/45_figures.ipynb #45000007
