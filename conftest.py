@@ -24,6 +24,14 @@ def pytest_collect_file(parent, file_path):
     if file_path.name.startswith(('_', '.')): return
     return NotebookFile.from_parent(parent, path=file_path)
 
+def pytest_configure(config):
+    "Workers import one after the other: else each compiles all modules of a new environment, 10 CPU seconds."
+    if 'PYTEST_XDIST_WORKER' not in os.environ: return
+    import fcntl
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        import saliency_nb.stages, saliency_nb.runs # noqa: F401, E401
+
 def pytest_collection_finish(session):
     "What is imported stays: the garbage collector need not look through it again."
     gc.collect()
