@@ -813,6 +813,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'saliency_nb.figures.dots': ('figures.html#dots', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.effect_panel': ('figures.html#effect_panel', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.is_known': ('figures.html#is_known', 'saliency_nb/figures.py'),
+                                     'saliency_nb.figures.laid_out': ('figures.html#laid_out', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.largest_claims': ('figures.html#largest_claims', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.mark_zero': ('figures.html#mark_zero', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.name_points': ('figures.html#name_points', 'saliency_nb/figures.py'),

@@ -6,7 +6,7 @@ sentence first. `make crash` does it thirty times and writes bench/crash.csv, `t
 victims are forked from a process that has imported everything, since imports take longer than these runs; the
 others are real commands, of one and of two processes.
 """
-import argparse, gc, json, os, random, signal, subprocess, sys, tempfile, time, traceback
+import argparse, gc, json, os, random, shutil, signal, subprocess, sys, tempfile, time, traceback
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 import cv2, pandas as pd, torch, xarray as xr
@@ -230,11 +230,12 @@ class Campaign:
         self.changes = ['scored image', 'top', 'nothing', 'weights'] if short else list(CHANGES)
 
     def place(self, name):
-        "A folder with inputs of its own."
-        place = self.folder/name
-        make_world(place/'world', n_images=20, size=(64, 96), seed=0)
-        weights(place, seed=0)
-        return place
+        "A folder with inputs of its own, copied from those made once."
+        inputs = self.folder/'inputs'
+        if not inputs.exists():
+            make_world(inputs/'world', n_images=20, size=(64, 96), seed=0)
+            weights(inputs, seed=0)
+        return shutil.copytree(inputs, self.folder/name)
 
     def change(self, place, name):
         if CHANGES[name][0]: CHANGES[name][0](place)

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.io import savemat
 from crash import is_locked
+from notebooks import in_this_process # noqa: F401 - a fixture
 from saliency_nb.bases import build_model, export_authors
 from saliency_nb.chance import FEWEST
 from saliency_nb.cli import given, main, parser
@@ -48,10 +49,12 @@ def every_stage(*arguments):
         return 0
     return written(make)
 
-@pytest.fixture(autouse=True)
-def own_package(monkeypatch):
+@pytest.fixture(autouse=True, scope='module')
+def own_package():
     "Kernels that are started import the package of this checkout."
-    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTHONPATH', str(ROOT))
+        yield
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
@@ -181,10 +184,17 @@ FIGURES = {'people.png', 'controls.png', 'controls_adjusted.png', 'explained.png
 
 def files(folder): return {f.name for f in folder.iterdir()}
 
-def test_control_on_the_fixations_of_other_images(world, tmp_path):
-    run = tmp_path/'run'
-    r = done('run', '--data', world, '--out', run, *DINET, '--epochs', '1', '--shuffled', 'true')
+@pytest.fixture(scope='module')
+def two_models(world, tmp_path_factory):
+    "Two models with all controls, each in a kernel of its own: their folder, and what was said."
+    out = tmp_path_factory.mktemp('models')
+    shape = *SMALL, '--epochs', '1', '--shuffled', 'true'
+    return out, done('run', '--model', 'dinet', 'transalnet', '--data', world, '--out', out, *shape)
+
+def test_control_on_the_fixations_of_other_images(two_models):
+    out, r = two_models
     assert r.returncode == 0, r.stderr
+    run = out/'dinet'
     summary = json.loads((run/'summary.json').read_text())
     assert files(run/'controls') == CONTROLS
     assert summary['shuffled'].keys() == summary['untrained'].keys() == summary['spearman'].keys()
@@ -200,6 +210,22 @@ def test_control_on_the_fixations_of_other_images(world, tmp_path):
     assert 'what follows is descriptive' in shown # hardly trained: the gate is shut
     assert 'claims beat all controls' in shown
     assert 'times as dense as people' in shown or 'No thing is over- or under-weighted' in shown
+
+@pytest.mark.usefixtures('in_this_process')
+def test_models_side_by_side(two_models, tmp_path):
+    out, r = two_models
+    assert r.returncode == 0, r.stderr
+    said = [line for line in r.stdout.splitlines() if line.startswith('report: ')]
+    pages = [out/name for name in ('dinet/model.html', 'transalnet/model.html', 'compare_models.html')]
+    assert said == [f'report: {p}' for p in pages] and all(p.is_file() for p in pages)
+    shown = pages[-1].read_text()
+    assert all(name in shown for name in ('dinet', 'transalnet', 'information_gain', 'Spearman'))
+    assert 'two halves of the observers' in shown # beside people
+    missing = done('compare', out/'dinet', out/'nowhere', '--out', tmp_path/'three')
+    assert missing.returncode == 1 and is_one_line(missing.stderr) and 'nowhere' in missing.stderr
+    alone = done('compare', out/'dinet', '--out', tmp_path/'alone')
+    assert alone.returncode == 0 and (tmp_path/'alone/compare_models.html').is_file(), alone.stderr
+    assert 'two halves of the observers' in alone.stdout
 
 PLUGIN = '''from torch import nn
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large as lraspp
@@ -229,21 +255,6 @@ def test_a_strangers_host_in_ten_lines(world, tmp_path):
     assert len(table) > 5 and table[['contribution', 'contrast']].notna().all(axis=None)
     assert table.low[table.n_images < FEWEST].isna().all() # of few images nothing is certain
     assert is_refused(process('contributions', *lraspp, '--out', tmp_path/'other'), 'register_host')
-
-def test_models_side_by_side(world, tmp_path):
-    r = done('run', '--model', 'salicon', 'transalnet', '--data', world, '--out', tmp_path, *FAST)
-    assert r.returncode == 0, r.stderr
-    said = [line for line in r.stdout.splitlines() if line.startswith('report: ')]
-    pages = [tmp_path/name for name in ('salicon/model.html', 'transalnet/model.html', 'compare_models.html')]
-    assert said == [f'report: {p}' for p in pages] and all(p.is_file() for p in pages)
-    shown = pages[-1].read_text()
-    assert all(name in shown for name in ('salicon', 'transalnet', 'information_gain', 'Spearman'))
-    missing = done('compare', tmp_path/'salicon', tmp_path/'nowhere', '--out', tmp_path/'three')
-    assert missing.returncode == 1 and is_one_line(missing.stderr) and 'nowhere' in missing.stderr
-    alone = done('compare', tmp_path/'salicon', '--out', tmp_path/'alone')
-    assert alone.returncode == 0, alone.stderr
-    shown = (tmp_path/'alone/compare_models.html').read_text()
-    assert 'two halves of the observers' in shown # beside people
 
 def parts_elsewhere(world, folder):
     "Copy a world's folders and graphs to different places: the options that name them."

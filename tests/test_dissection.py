@@ -15,6 +15,7 @@ from saliency_nb.core import rng
 from saliency_nb import dissection, thresholds as reference
 from saliency_nb.dissection import Alignment, Contrast, Probe, alignments, contrasts, over_regions
 from saliency_nb.thresholds import adaptive_thresholds, reference_pass, sample_thresholds, two_tails
+from together import together
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT/'tests/dissection_job.py'
@@ -62,7 +63,7 @@ def same(path, one):
 
 def test_two_and_three_processes(tmp_path, one):
     for n, batch in ((2, 7), (3, 4)):
-        job(tmp_path/f'{n}.nc', batch, 0, processes=n)
+        together(n, dissection_job.work, tmp_path/f'{n}.nc', batch, 0)
         same(tmp_path/f'{n}.nc', one)
 
 def images_done(folder):

@@ -335,11 +335,11 @@ def test_real_osie_enrichment_of_text_and_touch():
     "The published yardstick (../shared/data/README.md), computed here pixel by pixel for two attributes."
     inside, expected = np.zeros(2), np.zeros(2)
     for i, f in read_osie(REAL/'osie').fixations.groupby('image'):
-        masks = loadmat(REAL/f'osie/labels/{i}.mat')['data'][[0, 6]] > 0 # text, touch
+        marked = loadmat(REAL/f'osie/labels/{i}.mat')['data']
         hit = fixation_map(f.x, f.y, (600, 800), (600, 800))
-        for k in np.flatnonzero(masks.any((1, 2))):
-            inside[k] += hit[masks[k]].sum()
-            expected[k] += masks[k].mean() * len(f)
+        for k, attribute in enumerate((0, 6)): # text, touch
+            inside[k] += hit[marked[attribute] > 0].sum()
+            expected[k] += (marked[attribute] > 0).mean() * len(f)
     assert (inside / expected) == pytest.approx([8.4, 2.2], rel=.03)
 
 # ---------------------------------------------------------------- broken input

@@ -3,7 +3,8 @@
 import ast, json, os, shlex, shutil, signal, subprocess, sys, time
 from collections import namedtuple
 from pathlib import Path
-import nbformat, pandas as pd, pytest
+import pandas as pd, pytest
+from notebooks import in_this_process  # noqa: F401 - a fixture
 from saliency_nb import checks, cli, core, folders, phases, runs, training
 from saliency_nb.bases import build_model, save_checkpoint
 from saliency_nb.core import ParameterError
@@ -286,24 +287,8 @@ def unnamed(world):
     return root
 
 
-@pytest.fixture
-def in_this_process(monkeypatch):
-    "Notebooks are executed without a kernel, which takes ten seconds to start."
-
-    def execute(source, target, parameters, **options):
-        nb, values = source, {}
-        for cell in nb.cells:
-            if cell.cell_type != 'code':
-                continue
-            exec(cell.source.replace('# | ', '#| '), values)
-            if 'parameters' in cell.metadata.get('tags', ()):
-                values.update(parameters)
-        nbformat.write(nb, target)
-
-    monkeypatch.setattr(runs.pm, 'execute_notebook', execute)
-
-
-def test_without_names_there_are_scores_and_maps(unnamed, trained, tmp_path, capsys, in_this_process):
+@pytest.mark.usefixtures('in_this_process')
+def test_without_names_there_are_scores_and_maps(unnamed, trained, tmp_path, capsys):
     "The whole notebook, and a comparison of what can be compared."
     done = said(capsys, 'run', '--data', unnamed, '--out', tmp_path / 'run', *OPTIONS)
     assert done.code == 0 and done.out.startswith(f'{unnamed} holds no named regions'), done.err
@@ -345,9 +330,8 @@ def test_passes_of_images_say_how_far_they_are(capsys, measured):
     assert 's left' in out
 
 
-def test_runs_on_other_pictures_of_the_same_names_are_not_paired(
-    measured, tmp_path, capsys, in_this_process
-):
+@pytest.mark.usefixtures('in_this_process')
+def test_runs_on_other_pictures_of_the_same_names_are_not_paired(measured, tmp_path, capsys):
     "Means and rankings can be compared, pictures cannot."
     first, second = measured / 'runs/a', measured / 'runs/b'
     shutil.copytree(first, second)

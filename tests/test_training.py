@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, pytest, torch
 import training_job
 from nightly import NIGHTLY
 from saliency_nb.hosts import register_host
+from together import together
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT/'tests/training_job.py'
@@ -53,7 +54,7 @@ def test_killed_in_mid_epoch_and_resumed(tmp_path, phase, here):
     started.send_signal(signal.SIGKILL)
     started.wait()
     assert len(metrics(tmp_path/'killed')) < 1 + 4
-    job('train', tmp_path/'killed', phase)
+    here('train', tmp_path/'killed', phase)
     whole, resumed = checkpoint(tmp_path/'whole')['state_dict'], checkpoint(tmp_path/'killed')['state_dict']
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
@@ -63,7 +64,7 @@ def test_killed_in_mid_epoch_and_resumed(tmp_path, phase, here):
 def test_two_processes_score_201_images_like_one(tmp_path, here):
     here('train', tmp_path, 1, 2)
     here('score', tmp_path/'best.safetensors', tmp_path/'1.csv')
-    job('score', tmp_path/'best.safetensors', tmp_path/'2.csv', processes=2)
+    together(2, training_job.score, tmp_path/'best.safetensors', tmp_path/'2.csv')
     one, two = (pd.read_csv(tmp_path/f'{n}.csv').set_index('image') for n in (1, 2))
     in_order = [f'spot_{i}' for i in range(201)]
     assert list(one.index) == list(two.index) == in_order, 'an image is missing, doubled or out of order'
