@@ -7,9 +7,10 @@ __all__ = ['LEFT_BEHIND', 'IMAGES', 'LONGEST', 'MOST_PIXELS', 'FULL', 'PART', 'D
            'MEMORY', 'SaliencyError', 'DataError', 'CheckpointError', 'ParameterError', 'existing_folder',
            'existing_file', 'existing_run', 'Problem', 'Problems', 'is_hidden', 'files_in', 'folders_in', 'image_id',
            'stated_frame', 'is_full', 'whole_file', 'remove_parts', 'is_first', 'writable_folder', 'write_json',
-           'not_json', 'parsed_json', 'read_json', 'Depth', 'JsonFile', 'read_table', 'write_arrays', 'require_seal',
-           'read_arrays', 'fingerprint', 'fingerprint_files', 'fingerprint_code', 'git_revision', 'versions',
-           'derived_seed', 'rng', 'available_memory', 'Budget', 'Scratch', 'duration', 'Progress', 'read_each']
+           'not_json', 'parsed_json', 'read_json', 'Depth', 'JsonFile', 'read_table', 'write_table', 'write_arrays',
+           'require_seal', 'read_arrays', 'fingerprint', 'fingerprint_files', 'fingerprint_code', 'git_revision',
+           'versions', 'derived_seed', 'rng', 'available_memory', 'Budget', 'Scratch', 'duration', 'Progress',
+           'read_each']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
 import errno, hashlib, json, os, re, shutil, subprocess, tempfile, threading, time, unicodedata
@@ -322,6 +323,15 @@ def read_table(
     except (ValueError, OSError) as e:
         said = ' '.join(str(e).split())
         raise DataError(f'{path}: not a readable table ({said}); remove it and make it again.') from None
+
+# %% ../nbs/10_core.ipynb #078b6306
+def write_table(
+    table, # pandas' DataFrame
+    path, # .csv to write
+    **options, # of `to_csv`, e.g. index
+):
+    "Write a table, whole or not at all."
+    with whole_file(path) as part: table.to_csv(part, **options)
 
 # %% ../nbs/10_core.ipynb #68d8ecd9
 SEAL = b'sha256:' # before the sum; HDF5 takes no notice of what stands behind its end
