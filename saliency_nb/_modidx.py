@@ -1756,7 +1756,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'saliency_nb.regions.require_rule': ('regions.html#require_rule', 'saliency_nb/regions.py'),
                                      'saliency_nb.regions.used_images': ('regions.html#used_images', 'saliency_nb/regions.py')},
             'saliency_nb.runs': { 'saliency_nb.runs.alternative_texts': ('runs.html#alternative_texts', 'saliency_nb/runs.py'),
-                                  'saliency_nb.runs.connection': ('runs.html#connection', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.escaped_markdown': ('runs.html#escaped_markdown', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.execute': ('runs.html#execute', 'saliency_nb/runs.py'),
                                   'saliency_nb.runs.family_of': ('runs.html#family_of', 'saliency_nb/runs.py'),
