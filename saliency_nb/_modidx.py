@@ -1369,7 +1369,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'saliency_nb.options.require_family': ('options.html#require_family', 'saliency_nb/options.py'),
                                      'saliency_nb.options.require_host': ('options.html#require_host', 'saliency_nb/options.py'),
                                      'saliency_nb.options.require_places': ('options.html#require_places', 'saliency_nb/options.py'),
-                                     'saliency_nb.options.require_weights': ('options.html#require_weights', 'saliency_nb/options.py'),
                                      'saliency_nb.options.run_folder_options': ( 'options.html#run_folder_options',
                                                                                  'saliency_nb/options.py'),
                                      'saliency_nb.options.source_of': ('options.html#source_of', 'saliency_nb/options.py')},

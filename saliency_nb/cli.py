@@ -284,13 +284,12 @@ def fit_known(
 ) -> dict: # parameter -> value
     "What the user said of a fit; raises an error where it cannot be used."
     known = {k: v for k in (*FITTED, 'model', 'probe') if (v := getattr(args, k)) is not None}
-    for k in ('plugin', 'probe'):
-        if k in known: known[k] = os.path.abspath(home_path(known[k]))
     known |= dict(reading=shlex.join(args.reading))
     checked_parameters('model', known)
     writable_folder(args.out)
     existing_file(args.source, 'a checkpoint, or a plugin')
     require_data(args, None)
+    require_places(**vars(args))
     return known
 
 # %% ../nbs/59_cli.ipynb #0befbc6f

@@ -132,7 +132,6 @@ HERE_ONLY = 'repository', # tag of cells that are about the repository's copy of
 def execute(
     name: str, # of the analysis
     folder, # for the executed notebook and its HTML
-    show: bool = True, # print what the notebook prints
     without: tuple = (), # tags of cells that are left out
     **parameters, # of the notebook
 ) -> Path: # the HTML report
@@ -144,7 +143,7 @@ def execute(
     file = notebook.with_name(f'.{name}.{os.getpid()}-0.part.json') # how the kernel is reached
     how = dict(cwd=os.getcwd(), kernel_name=KERNEL, progress_bar=False, extra_arguments=['--log-level=50'],
                config=Config(KernelManager=dict(connection_file=str(file))),
-               stdout_file=sys.stdout if show else None)
+               stdout_file=sys.stdout)
     try:
         with own_kernel(): pm.execute_notebook(source, literal_path(notebook), given, **how)
     except (PapermillExecutionError, DeadKernelError) as e: raise of_kernel(e, notebook) from None
@@ -160,15 +159,14 @@ def run(
     model: str = 'dinet', # registered host
     data = 'data/world', # folder of a data set
     out = 'runs/dinet', # run folder
-    show: bool = True, # print progress
     **parameters, # of nbs/analyses/model.ipynb
 ) -> Path: # the HTML report
     "The whole analysis of one model in a run folder; finished stages are not made again."
     data, out = str(located(data)), located(out)
     named = bool(parameters.get('probe')) or not os.path.isdir(data) or bool(region_layouts(Path(data)))
     if not named: print(UNNAMED.format(data=data))
-    without = () if named else ('names',)
-    page = execute('model', out, show, without, model=model, data=data, out=str(out), **parameters)
+    without = () if named else ('names',) # cells that need names
+    page = execute('model', out, without, model=model, data=data, out=str(out), **parameters)
     shutil.rmtree(out/'features', ignore_errors=True) # kept while they were needed
     return page
 
