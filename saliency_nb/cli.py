@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'FITTED', 'QUIET', 'command', 'parser', 'why', 'refuse', 'stoppable', 'main', 'world', 'check_data',
            'download', 'models', 'plugin_option', 'picture_options', 'ready_model', 'done', 'predict', 'explain',
-           'score', 'people', 'fit_known', 'fit', 'show_family', 'side_by_side', 'every_run', 'run', 'compare',
-           'report', 'open_lab', 'explore', 'trained_batch', 'host_option', 'analysis_of', 'train', 'thresholds',
-           'dissect', 'contributions']
+           'score', 'people', 'fit', 'show_family', 'side_by_side', 'every_run', 'run', 'compare', 'report', 'open_lab',
+           'explore', 'trained_batch', 'host_option', 'analysis_of', 'train', 'thresholds', 'dissect', 'contributions']
 
 # %% ../nbs/59_cli.ipynb #7889509e
-import argparse, os, shlex, signal, subprocess, sys, threading
+import argparse, os, signal, subprocess, sys, threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,10 @@ from typing import Annotated
 from . import __version__
 from .core import (FULL, DataError, ParameterError, SaliencyError, existing_file, existing_folder,
                               existing_run, is_first, writable_folder)
-from .declared import checked_parameters
 from .options import (RUN_OPTIONS, Parser, add_options, adding, asked, at_least, data_options,
                                  family_parameters, given, given_data, home_path, named_run, numbers,
-                                 parameter_options, reading_of, reading_option, require_data,
-                                 require_family, require_places, source_of)
+                                 parameter_options, reading_of, reading_option, require_family,
+                                 require_places, source_of)
 
 # %% ../nbs/59_cli.ipynb #47408aec
 COMMANDS = {} # name -> function that does it, functions that add the options it shares with others
@@ -279,20 +277,6 @@ def people(
 FITTED = ('n_bases', 'height', 'width', 'batch', 'seed', 'data_seed', 'lenient', 'min_images', 'accelerator',
           'plugin', 'control') # parameters that a fit has options for
 
-def fit_known(
-    args, # parsed
-) -> dict: # parameter -> value
-    "What the user said of a fit; raises an error where it cannot be used."
-    known = {k: v for k in (*FITTED, 'model', 'probe') if (v := getattr(args, k)) is not None}
-    known |= dict(reading=shlex.join(args.reading))
-    checked_parameters('model', known)
-    writable_folder(args.out)
-    existing_file(args.source, 'a checkpoint, or a plugin')
-    require_data(args, None)
-    require_places(**vars(args))
-    return known
-
-# %% ../nbs/59_cli.ipynb #0befbc6f
 @command(data_options, reading_option, partial(parameter_options, names=FITTED))
 def fit(
     # a trained model without bases: a checkpoint, or a Python file (plugin) that registers a network of yours
@@ -305,10 +289,12 @@ def fit(
     **said,
 ):
     "fit bases to a model that is trained already; other commands go on from there"
-    args = SimpleNamespace(source=source, out=out, model=model, **said)
-    known, data = fit_known(args), given_data(args, None, out)
+    existing_file(source, 'a checkpoint, or a plugin')
+    args = SimpleNamespace(run=None, config=None, retrain=retrain, **said)
+    known = asked(args, None, out)[1] | dict(model=model)
+    data = given_data(args, None, out)
     from saliency_nb.fit import fit
-    fit(source, data, out, retrain=retrain, **known)
+    fit(source, data, **known)
     trusted = f' --plugin {source}' if source.endswith('.py') else ''
     file = Path(out)/'phase2/best.safetensors'
     print(f'written: {file}; go on with `saliency-nb run {out}{trusted}`')

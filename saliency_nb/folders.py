@@ -133,6 +133,21 @@ def otherwise(self: RunFolder,
     apart = [f'{k} {v} (now {new.get(k)})' for k, v in old.items() if k != 'git' and new.get(k) != v]
     return ' with ' + ', '.join(apart) if apart else ''
 
+# %% ../nbs/56_folders.ipynb #535b278f
+@patch
+def begin(self: RunFolder,
+    name: str, # of a stage; that of its folder, where it is a training
+    inputs: dict | None = None, # option -> value, of a training; None: it is none
+):
+    "Record that a stage is being made; a training that was finished is not gone on from."
+    known, last = self.record['stages'].pop(name, {}), self.path/name/'last.ckpt'
+    if inputs is None: return self.save()
+    if self.retrain and 'made' in known:
+        for file in (last, last.with_name('training.json')): file.unlink(missing_ok=True)
+    if last.exists() and not self.retrain: print(f'{name}: goes on from its last checkpoint')
+    self.record['stages'][name] = dict(inputs=inputs, begun=time.strftime('%Y-%m-%d %H:%M:%S'))
+    self.note()
+
 # %% ../nbs/56_folders.ipynb #a944a6ac
 @patch
 def stage(self: RunFolder,
@@ -140,19 +155,23 @@ def stage(self: RunFolder,
     make, # function without arguments that writes the files
     files, # names of the files it writes, in the run folder
     modules, # chapters it uses; an edit of one makes the result stale
+    trains: bool = False, # it is a training, see below
     **inputs, # everything else it depends on: parameters, fingerprints of data and of earlier stages
 ) -> str: # fingerprint of the stage, for those that build on it
     "Make the files of a stage, unless they are there and nothing they depend on has changed."
+    if trains: self.guard(name, inputs)
     own = fingerprint(name, list(files), inputs, fingerprint_code(*modules))
     known, broken = self.known(name), self.damaged(name)
-    for f in broken: print(f'{name}: {f} is not as it was written, made again')
-    if known.get('fingerprint') != own or broken:
-        self.record['stages'].pop(name, None)
-        self.save() # a crash from here on leaves no valid stage
+    edited = known.get('fingerprint') != own
+    if 'made' in known and not broken and not (edited and (self.retrain or not trains)):
+        earlier = ', with an earlier version of the code' if edited else ''
+        print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}{earlier}, not made again')
+    else:
+        for f in broken: print(f'{name}: {f} is not as it was written, made again')
+        self.begin(name, inputs if trains else None)
         self.make(name, make, files, fingerprint=own, inputs=inputs)
-    else: print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}, not made again')
     self.note()
-    return own
+    return self.known(name)['fingerprint']
 
 # %% ../nbs/56_folders.ipynb #56d00002
 APART = dict(data='on other images or fixations', phase1='on another phase 1',
@@ -189,42 +208,6 @@ def guard(self: RunFolder,
     raise ParameterError(f'{self.path}: holds a model ({name}) trained {apart}; leave these options out '
                          'to use it (saliency-nb COMMAND RUN), --retrain makes it again, or choose '
                          'another --out.')
-
-# %% ../nbs/56_folders.ipynb #9ac303d7
-@patch
-def begin(self: RunFolder,
-    name: str, # of a stage that trains, and of its folder
-    inputs: dict, # option -> value
-):
-    "Record what a training is, before its first epoch; one that was finished is not gone on from."
-    if self.retrain and 'made' in self.known(name):
-        for file in ('training.json', 'last.ckpt'): (self.path/name/file).unlink(missing_ok=True)
-    self.record['stages'][name] = dict(inputs=inputs, begun=time.strftime('%Y-%m-%d %H:%M:%S'))
-    self.note()
-
-# %% ../nbs/56_folders.ipynb #56f00009
-@patch
-def trained(self: RunFolder,
-    name: str, # of the stage, and of its folder
-    make, # function without arguments that trains
-    files, # names of the files it writes, in the run folder
-    modules, # chapters it uses
-    **inputs, # option -> value, and fingerprints of data: everything it depends on
-) -> str: # fingerprint of the stage, for those that build on it
-    "Train a model, go on with its training, or find it trained."
-    self.guard(name, inputs)
-    own = fingerprint(name, list(files), inputs, fingerprint_code(*modules))
-    known, last = self.known(name), self.path/name/'last.ckpt'
-    edited = known.get('fingerprint') != own
-    if 'made' in known and not (self.retrain and (edited or self.damaged(name))):
-        earlier = ', with an earlier version of the code' if edited else ''
-        print(f'{name}: unchanged since {known["made"]}{self.otherwise(name)}{earlier}, not made again')
-    else:
-        if last.exists() and not self.retrain: print(f'{name}: goes on from its last checkpoint')
-        self.begin(name, inputs)
-        self.make(name, make, files, fingerprint=own, inputs=inputs)
-    self.note()
-    return self.known(name)['fingerprint']
 
 # %% ../nbs/56_folders.ipynb #b066bedd
 def whole_notebook(

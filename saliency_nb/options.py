@@ -271,7 +271,7 @@ def asked(
     require_host(model, args.plugin)
     found = source_of(args.run or args.config, args.plugin)
     names = [k for k in declared_parameters('model') if k not in OWN] + ['probe']
-    said = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
+    said = {k: v for k in names if (v := getattr(args, k, None)) is not None}
     if args.reading: said |= dict(reading=shlex.join(args.reading))
     said |= dict(model=model or found.get('model', 'readout'), out=str(out), retrain=args.retrain)
     checked_parameters('model', found | said)

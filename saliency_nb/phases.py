@@ -153,8 +153,7 @@ class ModelStages(ModelInputs):
 @patch
 def stage(self: ModelStages, name, make, files, modules, trains=False, **inputs) -> str: # fingerprint
     "Make a stage once."
-    do = self.run.trained if trains else self.run.stage
-    if name not in self.made: self.made[name] = do(name, make, files, modules, **inputs)
+    if name not in self.made: self.made[name] = self.run.stage(name, make, files, modules, trains, **inputs)
     if self.items:
         self.items.clear()
         gc.collect() # trainers hold images in circles
