@@ -109,6 +109,7 @@ def make(self: RunFolder,
     start = time.time()
     with working_in(self.path): make()
     contents = {f: content_of(self.path/f) for f in files}
+    if not all(contents.values()): raise RuntimeError(f'stage {name} did not write all of {contents}')
     seconds = time.time() - start
     known |= dict(made=time.strftime('%Y-%m-%d %H:%M:%S'), seconds=round(seconds, 1), contents=contents)
     self.record['stages'][name] = known | dict(versions=self.asked['versions'])
