@@ -10,9 +10,9 @@ __all__ = ['KERNEL', 'KERNELS', 'MARKS', 'WIDGET', 'OF_THE_SYSTEM', 'HERE_ONLY',
 
 # %% ../nbs/57_runs.ipynb #e8a24e43
 import os, re, shutil, sys
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 import nbformat, pandas as pd, papermill as pm
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
@@ -33,15 +33,10 @@ from .inputs import open_data
 KERNEL = 'python3'
 KERNELS = Path(saliency_nb.__file__).parent # whose kernel is called `python`: that which runs Jupyter
 
-@contextmanager
-def own_kernel():
+def own_kernel(): # context
     "Within it, Jupyter's kernel `python3` is this interpreter, whatever is installed under that name."
-    before = os.environ.get('JUPYTER_PATH')
-    os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, (str(KERNELS), before)))
-    try: yield
-    finally:
-        if before: os.environ['JUPYTER_PATH'] = before
-        else: os.environ.pop('JUPYTER_PATH')
+    paths = str(KERNELS), os.environ.get('JUPYTER_PATH')
+    return mock.patch.dict(os.environ, JUPYTER_PATH=os.pathsep.join(filter(None, paths)))
 
 # %% ../nbs/57_runs.ipynb #d7df1637
 def literal_path(
