@@ -506,19 +506,17 @@ def duration(
 # %% ../nbs/10_core.ipynb #5e0e0011
 class Progress:
     "Lines that say how far something is: the first after some seconds, then one every half minute."
+    first, every = 5., 30. # seconds
     def __init__(self,
         what: str, # is being done
         total: int, # how many pieces
         unit: str = 'images', # of what
-        first: float = 5., # seconds before anything is said
-        every: float = 30., # seconds between lines
         say=print, # shows a line
     ):
         self.what, self.unit = what, unit
         self.done, self.total = 0, total
-        self.every, self.say = every, say
-        self.start = time.time()
-        self.due = self.start + first
+        self.say, self.start = say, time.time()
+        self.due = self.start + self.first
 
     def add(self, count: int = 1): # pieces that are about to be done
         "Count, and say how far it is when that is due."

@@ -153,8 +153,8 @@ class ModelStages(ModelInputs):
 @patch
 def stage(self: ModelStages, name, make, files, modules, trains=False, **inputs) -> str: # fingerprint
     "Make a stage once."
-    if name not in self.made: self.made[name] = self.run.stage(name, make, files, modules, trains, **inputs)
-    if self.items:
+    if name not in self.made:
+        self.made[name] = self.run.stage(name, make, files, modules, trains, **inputs)
         self.items.clear()
         gc.collect() # trainers hold images in circles
     return self.made[name]
