@@ -201,10 +201,9 @@ def exchanged(
     seed: int = 0, # of the round trip
 ) -> FixationSet: # the same images, each with fixations, frame and official density of another one
     "Every image with the fixations of another image."
-    ids = [fixations.ids[i] for i in rng(seed, 'exchanged').permutation(len(fixations))]
-    other = dict(zip(ids, np.roll(ids, 1).tolist())) # image -> where its fixations come from
-    images = fixations.images.loc[[other[i] for i in fixations.ids]]
-    images = images.set_axis(fixations.images.index).assign(path=fixations.images.path)
+    ids = rng(seed, 'exchanged').permutation(fixations.ids)
+    source = pd.Series(np.roll(ids, 1), ids)[fixations.ids] # image -> where its fixations come from
+    images = fixations.images.loc[source].set_axis(fixations.images.index).assign(path=fixations.images.path)
     looks = fixations.fixations
-    looks = looks.assign(image=looks.image.map({o: i for i, o in other.items()}))
+    looks = looks.assign(image=looks.image.map(pd.Series(source.index, source)))
     return replace(fixations, images=images, fixations=looks)
