@@ -345,7 +345,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'saliency_nb.cli.parser': ('cli.html#parser', 'saliency_nb/cli.py'),
                                  'saliency_nb.cli.people': ('cli.html#people', 'saliency_nb/cli.py'),
                                  'saliency_nb.cli.picture_options': ('cli.html#picture_options', 'saliency_nb/cli.py'),
-                                 'saliency_nb.cli.plugin_option': ('cli.html#plugin_option', 'saliency_nb/cli.py'),
                                  'saliency_nb.cli.predict': ('cli.html#predict', 'saliency_nb/cli.py'),
                                  'saliency_nb.cli.ready_model': ('cli.html#ready_model', 'saliency_nb/cli.py'),
                                  'saliency_nb.cli.refuse': ('cli.html#refuse', 'saliency_nb/cli.py'),

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'FITTED', 'QUIET', 'command', 'parser', 'why', 'refuse', 'stoppable', 'main', 'world', 'check_data',
-           'download', 'models', 'plugin_option', 'picture_options', 'ready_model', 'done', 'predict', 'explain',
-           'score', 'people', 'fit', 'show_family', 'side_by_side', 'every_run', 'run', 'compare', 'report', 'open_lab',
-           'explore', 'trained_batch', 'host_option', 'analysis_of', 'train', 'thresholds', 'dissect', 'contributions']
+           'download', 'models', 'picture_options', 'ready_model', 'done', 'predict', 'explain', 'score', 'people',
+           'fit', 'show_family', 'side_by_side', 'every_run', 'run', 'compare', 'report', 'open_lab', 'explore',
+           'trained_batch', 'host_option', 'analysis_of', 'train', 'thresholds', 'dissect', 'contributions']
 
 # %% ../nbs/59_cli.ipynb #7889509e
 import argparse, os, signal, subprocess, sys, threading
@@ -164,14 +164,6 @@ def models():
     from saliency_nb.models import listing, models
     print(listing(models()))
 
-# %% ../nbs/59_cli.ipynb #7f9371c0
-@adding
-def plugin_option(
-    *,
-    # Python file that registers the host of RUN; it is run, so give one that you trust
-    plugin: home_path = '',
-): "A host of somebody's."
-
 # %% ../nbs/59_cli.ipynb #fb7a0171
 @adding
 def picture_options(
@@ -181,6 +173,7 @@ def picture_options(
     # of `saliency-nb models`, the folder of a run, or a file; default: photos
     model: Annotated[home_path, dict(metavar='NAME|RUN|CHECKPOINT')] = 'photos',
     out: home_path, # folder for the results, under the names of the pictures
+    plugin: home_path = '', # Python file that registers the host of RUN; it is run, so give one you trust
 ): "Pictures, a model, and where results go."
 
 # %% ../nbs/59_cli.ipynb #6665154a
@@ -209,7 +202,7 @@ def done(
         raise DataError(f'{len(problems)} pictures could not be read; they are listed above and left out.')
 
 # %% ../nbs/59_cli.ipynb #c6d51bbf
-@command(picture_options, plugin_option)
+@command(picture_options)
 def predict(
     *,
     # png: 16 bits, the largest value white; npy: a density of sum 1
@@ -225,7 +218,7 @@ def predict(
     done(predict_files(model, said['images'], said['out'], format, overlay, centre_bias))
 
 # %% ../nbs/59_cli.ipynb #503a516a
-@command(picture_options, plugin_option)
+@command(picture_options)
 def explain(
     *,
     # the place to explain, px; default: the most salient twentieth
@@ -377,14 +370,15 @@ def compare(
     print(f'report: {side_by_side(runs, out)}')
 
 # %% ../nbs/59_cli.ipynb #0a5cc81d
-@command(plugin_option)
+@command()
 def report(
     run: home_path, # run folder
-    **said,
+    *,
+    plugin: home_path = '', # Python file that registers the host of RUN; it is run, so give one you trust
 ):
     "write the HTML page of a run again from its notebook"
     existing_run(run)
-    notebook, plugin = Path(run)/'model.ipynb', said['plugin']
+    notebook = Path(run)/'model.ipynb'
     if notebook.is_file():
         from saliency_nb.runs import html_report
         return print(f'report: {html_report(notebook)}')
@@ -412,20 +406,22 @@ def open_lab(
                         f'The notebook can be opened by hand: {notebook}.')
 
 # %% ../nbs/59_cli.ipynb #d5c2c606
-@command(plugin_option)
+@command()
 def explore(
     run: home_path, # run folder
     # options of JupyterLab, such as --no-browser or --port=8889
     lab: Annotated[str, dict(nargs=argparse.REMAINDER, metavar='...')],
-    **said,
+    *,
+    plugin: home_path = '', # Python file that registers the host of RUN; it is run, so give one you trust
 ):
     "look into a finished run with widgets, in JupyterLab"
     existing_file(Path(run)/'alignment.nc', 'the dissection of a run')
-    source_of(run, said['plugin'])
+    source_of(run, plugin)
     from saliency_nb.folders import located
     from saliency_nb.runs import prepared
-    folder, plugin = located(run), said['plugin'] and str(located(said['plugin']))
-    notebook = prepared('explore', folder, run_folder=str(folder), plugin=plugin)
+    folder = located(run)
+    known = dict(run_folder=str(folder), plugin=plugin and str(located(plugin)))
+    notebook = prepared('explore', folder, **known)
     print(f'notebook: {notebook}', flush=True)
     open_lab(notebook, lab)
 
