@@ -1094,6 +1094,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'saliency_nb.folders.RunFolder.note': ('folders.html#runfolder.note', 'saliency_nb/folders.py'),
                                      'saliency_nb.folders.RunFolder.otherwise': ( 'folders.html#runfolder.otherwise',
                                                                                   'saliency_nb/folders.py'),
+                                     'saliency_nb.folders.RunFolder.require_whole': ( 'folders.html#runfolder.require_whole',
+                                                                                      'saliency_nb/folders.py'),
                                      'saliency_nb.folders.RunFolder.save': ('folders.html#runfolder.save', 'saliency_nb/folders.py'),
                                      'saliency_nb.folders.RunFolder.stage': ('folders.html#runfolder.stage', 'saliency_nb/folders.py'),
                                      'saliency_nb.folders.content_of': ('folders.html#content_of', 'saliency_nb/folders.py'),

@@ -190,6 +190,16 @@ def told_apart(
     apart = [APART.get(k) or f'with {k} {old[k]} (asked: {new[k]})' for k in known if old[k] != new[k]]
     return ', '.join(apart)
 
+# %% ../nbs/56_folders.ipynb #c258f448
+@patch
+def require_whole(self: RunFolder,
+    name: str, # of a stage that trains
+):
+    "Raise `DataError` where a model is not as it was written."
+    for f in self.damaged(name):
+        raise DataError(f'{self.path/f}: is not as it was written, or not there; bring it back, or '
+                        '--retrain makes it again.')
+
 # %% ../nbs/56_folders.ipynb #38dd58e3
 @patch
 def guard(self: RunFolder,
@@ -199,9 +209,7 @@ def guard(self: RunFolder,
     "Raise an error where a model is damaged, or was trained otherwise, unless it may be made again."
     known, folder = self.known(name), self.path/name
     if self.retrain: return
-    for f in self.damaged(name):
-        raise DataError(f'{self.path/f}: is not as it was written, or not there; bring it back, or '
-                        '--retrain makes it again.')
+    self.require_whole(name)
     best = (folder/'best.safetensors').exists() and 'begun' not in known
     if not (best or (folder/'last.ckpt').exists()): return
     apart = told_apart(known.get('inputs', {}), asked) if known else 'in a way that run.json does not tell'

@@ -80,15 +80,13 @@ def opened_splits(
 ) -> tuple[FixationSet, FixationSet]: # to train on (and choose the epoch), to score
     "A data set's own validation split where it has one, else two sevenths of its images (OSIE: 500 and 200)."
     def opened(**split): return check_images(read_as(path, problems, reading | split), problems)
-    salicon = (path/'fixations').is_dir() and (path/'images/val').is_dir()
-    in_files = salicon or json_releases(path, 'val')
+    in_files = (path/'fixations').is_dir() and (path/'images/val').is_dir() or json_releases(path, 'val')
     if in_files and 'split' not in reading: return opened(split='train'), opened(split='val')
     everything = opened()
     split = everything.images.split
     parts = [list(split.index[split.isin(names)]) for names in SPLITS]
     if not all(parts): parts = two_parts(path, everything.ids, round(len(everything) * 2 / 7), seed)
-    train, val = map(everything.subset, parts)
-    return train, val
+    return tuple(map(everything.subset, parts))
 
 # %% ../nbs/56_inputs.ipynb #4ee46e8c
 UNNAMED = 'image without regions' # kind of fault, of an image

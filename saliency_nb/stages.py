@@ -38,21 +38,23 @@ DISSECTED = ('thresholds', 'vocabulary', 'outlines', 'regions', 'scene_graphs', 
 
 class Analysis(ModelStages):
     "The analysis of one model, stage by stage, kept in a run folder; each stage makes those it needs."
-    def look(self,
-        name: str, # of the stage
-        make, # function without arguments that writes the files
-        files: list, # names of the files
-        *chapters: str, # that it uses, beside those of a training
-        **inputs, # what it depends on, beside the model
-    ):
-        "Make a stage that looks into the model of phase 2, once."
-        inputs |= dict(phase2=self.phase2(), size=self.size)
-        self.stage(name, make, files, (*CHAPTERS, *chapters), **inputs)
-
     @cached_property
     def elsewhere(self) -> tuple: # as from `other_images`
         "Where people look in the training images."
         return other_images(self.loaded('train'))
+
+# %% ../nbs/56_stages.ipynb #31a3c930
+@patch
+def look(self: Analysis,
+    name: str, # of the stage
+    make, # function without arguments that writes the files
+    files: list, # names of the files
+    *chapters: str, # that it uses, beside those of a training
+    **inputs, # what it depends on, beside the model
+):
+    "Make a stage that looks into the model of phase 2, once."
+    inputs |= dict(phase2=self.phase2(), size=self.size)
+    self.stage(name, make, files, (*CHAPTERS, *chapters), **inputs)
 
 # %% ../nbs/56_stages.ipynb #2ab5d4b9
 @patch
@@ -269,7 +271,6 @@ PEOPLE = 'people.csv', 'people_agreement.csv', 'people.nc'
 def people(self: Analysis) -> pd.DataFrame | None: # as `beside_people`; None: nothing to compare
     "people.csv: what each name adds to people's fixations and to the model's density."
     if self.seen_by_people() is None: return None
-    self.calibration()
     def make():
         try: *tables, fit = self.compare_with_people()
         except ParameterError as e:
@@ -277,7 +278,7 @@ def people(self: Analysis) -> pd.DataFrame | None: # as `beside_people`; None: n
             fit = xr.Dataset(attrs=dict(note=str(e)))
         for file, table in zip(PEOPLE, tables): write_table(table, self.run/file, index=False)
         write_arrays(fit, self.run/PEOPLE[2])
-    known = dict(calibration=self.made['calibration'], data=self.data, regions=self.named())
+    known = dict(data=self.data, regions=self.named())
     self.look('people', make, PEOPLE, *DISSECTED, 'contributions', 'uncertainty', 'people', **known)
     table = read_table(self.run/PEOPLE[0])
     return table.astype(dict(model=float)) if len(table) else None # `model` is a number here
