@@ -13,6 +13,7 @@ from .bases import load_checkpoint, recipe_of
 from .models import load_plugin
 from .fitting import fit_sentence, fit_warning
 from .folders import located, record_of
+from .inputs import check_probe
 from .stages import Analysis
 
 # %% ../nbs/57_fit.ipynb #57f00007
@@ -57,6 +58,7 @@ def fit(
     **parameters, # of nbs/analyses/model.ipynb: n_bases, height, width, seed, ...
 ) -> dict: # as from `fit_summary`
     "Fit bases to a trained model, whose weights stay as they are; other commands go on with the run folder."
+    if parameters.get('probe'): check_probe(data, parameters['probe']) # it is used later, and said now
     given = fit_parameters(source, parameters)
     analysis = Analysis(names=False, **given | dict(data=str(located(data)), out=str(located(out))))
     p = analysis.p

@@ -81,7 +81,7 @@ class ModelInputs:
         self.size, self.device = (p.height, p.width), chosen_device(p.accelerator)
         self.batch = passes or p.batch
         writable_folder(p.out)
-        if p.probe or names is not False: check_probe(p.data, p.probe)
+        if names is not False: check_probe(p.data, p.probe)
         self.shape = check_network(p)
         self.found = opened(p, names)
         self.learned, self.data = self.found.learned_from(), self.found.fingerprint()
