@@ -61,12 +61,11 @@ class OwnSignals(L.Callback):
 # %% ../nbs/22_checkpoints.ipynb #3a6188fd
 def left_alone(
     others: list, # processes that the first has started
-    seconds: float = 10., # to wait for each to end
 ) -> str: # sentence; '' where another process says it
     "Why a training of several processes cannot go on."
     codes = []
     for process in others:
-        with suppress(subprocess.TimeoutExpired): codes.append(process.wait(seconds))
+        with suppress(subprocess.TimeoutExpired): codes.append(process.wait(10)) # seconds
     if 1 in codes or not is_first(): return ''
     return (f'devices = {len(others) + 1}: one of the processes that train together was ended, '
             'perhaps for want of memory; the same command goes on from what is finished.')
@@ -74,7 +73,6 @@ def left_alone(
 # %% ../nbs/22_checkpoints.ipynb #3ebf1f3d
 def watch(
     others: list, # processes that the first has started
-    seconds: float = 30., # in which the first may end by itself
 ):
     "End this process where another has failed and it takes no notice."
     def watching():
@@ -83,7 +81,7 @@ def watch(
             time.sleep(.5)
             codes = [process.poll() for process in others]
         if not any(codes): return
-        time.sleep(seconds)
+        time.sleep(30) # in which the first may end by itself
         for process in others: process.kill()
         print(f'saliency-nb: {left_alone(others)}', file=sys.stderr, flush=True)
         os._exit(1)

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['LEFT_BEHIND', 'IMAGES', 'LONGEST', 'MOST_PIXELS', 'FULL', 'PART', 'DIGITS', 'DEEPEST', 'NAMES', 'SEAL', 'PACKAGES',
            'MEMORY', 'SaliencyError', 'DataError', 'CheckpointError', 'ParameterError', 'existing_folder',
-           'existing_file', 'existing_run', 'Problem', 'bullets', 'Problems', 'is_hidden', 'files_in', 'folders_in',
-           'image_id', 'stated_frame', 'is_full', 'whole_file', 'is_running', 'is_first', 'remove_parts',
-           'writable_folder', 'write_json', 'not_json', 'parsed_json', 'read_json', 'open_utf8', 'Depth', 'JsonFile',
-           'read_table', 'write_arrays', 'require_seal', 'read_arrays', 'fingerprint', 'fingerprint_files',
-           'fingerprint_code', 'git', 'git_revision', 'versions', 'derived_seed', 'rng', 'available_memory', 'Budget',
-           'Scratch', 'duration', 'Progress', 'read_each']
+           'existing_file', 'existing_run', 'Problem', 'Problems', 'is_hidden', 'files_in', 'folders_in', 'image_id',
+           'stated_frame', 'is_full', 'whole_file', 'remove_parts', 'is_first', 'writable_folder', 'write_json',
+           'not_json', 'parsed_json', 'read_json', 'Depth', 'JsonFile', 'read_table', 'write_table', 'write_arrays',
+           'require_seal', 'read_arrays', 'fingerprint', 'fingerprint_files', 'fingerprint_code', 'git_revision',
+           'versions', 'derived_seed', 'rng', 'available_memory', 'Budget', 'Scratch', 'duration', 'Progress',
+           'read_each']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
-import codecs, errno, hashlib, io, json, os, re, shutil, subprocess, tempfile, threading, time
-import unicodedata, weakref, zlib
+import errno, hashlib, json, os, re, subprocess, tempfile, threading, time, unicodedata
+import weakref, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -80,16 +80,6 @@ class Problem(NamedTuple):
     sentence: str # names the file and the remedy
     kind: str = '' # what is wrong, in two or three words
 
-# %% ../nbs/10_core.ipynb #a4ed29ea
-def bullets(
-    problems: list, # of Problem
-    most: int = 20, # that are shown
-) -> str: # Markdown
-    "How many problems there are, and the first of them."
-    lines = [f'- {p.sentence}' for p in problems[:most]]
-    if len(problems) > most: lines.append('- ...')
-    return '\n'.join([f'**{len(problems)} problems**', *lines])
-
 # %% ../nbs/10_core.ipynb #a0bd131e
 class Problems(list):
     "What is wrong with a data set, a `Problem` each; in strict mode the first is raised."
@@ -117,7 +107,9 @@ class Problems(list):
     @property
     def images(self) -> set: return {p.image for p in self} - {''} # ids of those that are left out
 
-    def _repr_markdown_(self): return bullets(self)
+    def _repr_markdown_(self): # nobody reads a thousand sentences: the first twenty
+        more = ['- ...'] * (len(self) > 20)
+        return '\n'.join([f'**{len(self)} problems**', *(f'- {p.sentence}' for p in self[:20]), *more])
 
 # %% ../nbs/10_core.ipynb #c0f11e51
 LEFT_BEHIND = {'__macosx', 'thumbs.db', 'desktop.ini'} # by operating systems
@@ -156,7 +148,7 @@ def image_id(
     "Name without its folders and the ending of an image or a .mat, accents composed (NFC)."
     last = str(name).strip().replace('\\', '/').rsplit('/', 1)[-1]
     ending = Path(last).suffix
-    stem = last[:len(last) - len(ending)] if ending.lower() in IMAGES | {'.mat'} else last
+    stem = last.removesuffix(ending) if ending.lower() in IMAGES | {'.mat'} else last
     return unicodedata.normalize('NFC', stem)
 
 # %% ../nbs/10_core.ipynb #9e3ae165
@@ -176,14 +168,13 @@ def stated_frame(
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG # disk, quota or limit of a process
 
 def is_full(
-    error: Exception, # that came while something was written
-    folder, # where
+    folder, # where something could not be written
 ) -> bool: # for want of room
-    "Whether a disk is full, as Python, safetensors, torch or numpy say it."
-    said = re.search(r'os error (\d+)', str(error))
-    number = int(said[1]) if said else getattr(error, 'errno', None)
-    short = any(words in str(error) for words in ('inline_container', 'requested and'))
-    return number in FULL or short or shutil.disk_usage(folder).free < 2**16
+    "Whether a disk is full; libraries say it in many ways, so a megabyte is tried."
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file: file.write(bytes(2**20))
+    except OSError as e: return e.errno in FULL
+    return False
 
 # %% ../nbs/10_core.ipynb #fb1be961
 @contextmanager
@@ -199,7 +190,7 @@ def whole_file(
         with open(part, 'rb') as f: os.fsync(f.fileno())
         os.replace(part, path)
     except Exception as e: # libraries have their own errors for it
-        if not is_full(e, path.parent): raise
+        if not is_full(path.parent): raise
         raise DataError(f'{path}: cannot be written, the disk is full; make room, then give the same '
                         'command again.') from e
     finally: part.unlink(missing_ok=True)
@@ -207,28 +198,19 @@ def whole_file(
 # %% ../nbs/10_core.ipynb #191f8fb8
 PART = re.compile(r'\.(\d{1,9})-\d+\.part') # in a temporary name: the process
 
-def is_running(
-    process: int, # its number
-) -> bool: # on this machine
-    "Whether a process is alive."
-    try: os.kill(process, 0)
-    except ProcessLookupError: return False
-    except PermissionError: pass # of somebody else
-    return True
+def remove_parts(
+    folder, # with its sub-folders
+):
+    "Remove what killed processes were writing."
+    import psutil
+    for part in Path(folder).rglob('.*.part*'):
+        whose = PART.search(part.name)
+        if whose and not psutil.pid_exists(int(whose[1])): part.unlink(missing_ok=True)
 
 # %% ../nbs/10_core.ipynb #ac902a25
 def is_first() -> bool: # also where it is the only one
     "Whether this is the first of the processes of a command on this machine."
     return os.environ.get('LOCAL_RANK', '0') == '0'
-
-# %% ../nbs/10_core.ipynb #f1d19765
-def remove_parts(
-    folder, # with its sub-folders
-):
-    "Remove what killed processes were writing."
-    for part in Path(folder).rglob('.*.part*'):
-        whose = PART.search(part.name)
-        if whose and not is_running(int(whose[1])): part.unlink(missing_ok=True)
 
 # %% ../nbs/10_core.ipynb #c0f1e002
 def writable_folder(
@@ -274,8 +256,7 @@ def parsed_json(
         if len(text) > DIGITS: raise ValueError(f'a number of {len(text):,} digits')
         return int(text)
     try: return json.loads(content, parse_int=whole)
-    except ValueError as e: raise not_json(path, e) from None
-    except RecursionError: raise not_json(path, 'nested too deep') from None
+    except (ValueError, RecursionError) as e: raise not_json(path, e) from None
 
 # %% ../nbs/10_core.ipynb #4e30bbbb
 def read_json(
@@ -285,19 +266,6 @@ def read_json(
     "Read a JSON file; raises `DataError` where it is missing, truncated, hostile or no JSON."
     path = existing_file(path, what)
     return parsed_json(path.read_bytes(), path)
-
-# %% ../nbs/10_core.ipynb #22fe1792
-def open_utf8(
-    path, # JSON file, UTF-8, UTF-16 or UTF-32
-): # file of bytes
-    "Open a JSON file as UTF-8 without a byte-order mark."
-    with open(path, 'rb') as file: start = file.read(4)
-    encoding = json.detect_encoding(start)
-    if not encoding.startswith('utf-8'): # rare, so not streamed
-        return io.BytesIO(Path(path).read_bytes().decode(encoding).encode())
-    file = open(path, 'rb')
-    if start.startswith(codecs.BOM_UTF8): file.seek(len(codecs.BOM_UTF8))
-    return file
 
 # %% ../nbs/10_core.ipynb #dc4a647e
 class Depth:
@@ -321,24 +289,23 @@ class Depth:
 # %% ../nbs/10_core.ipynb #e53ab124
 DEEPEST = 500 # brackets that may be open at a time
 
-class JsonFile(io.RawIOBase):
+class JsonFile:
     "A JSON file of any encoding as UTF-8; raises `DataError` where it is nested without end."
     def __init__(self,
         path, # file to read
     ):
         self.path, self.depth = path, Depth()
-        self.file = open_utf8(path)
+        with open(path, 'rb') as file: encoding = json.detect_encoding(file.read(4))
+        self.file = open(path, encoding=encoding, newline='')
 
-    def readable(self): return True
+    def read(self, size=-1):
+        piece = self.file.read(size).encode()
+        if self.depth.add(piece) > DEEPEST: raise not_json(self.path, 'nested too deep')
+        return piece
 
-    def readinto(self, buffer):
-        n = self.file.readinto(memoryview(buffer)[:4096])
-        if self.depth.add(bytes(buffer[:n])) > DEEPEST: raise not_json(self.path, 'nested too deep')
-        return n
+    def __enter__(self): return self
 
-    def close(self):
-        self.file.close()
-        super().close()
+    def __exit__(self, *error): self.file.close()
 
 # %% ../nbs/10_core.ipynb #c0f11e55
 NAMES = ['semantic', 'image', 'category', 'model', 'name', 'observer', 'group', 'run', 'kind', 'sentence',
@@ -355,6 +322,15 @@ def read_table(
     except (ValueError, OSError) as e:
         said = ' '.join(str(e).split())
         raise DataError(f'{path}: not a readable table ({said}); remove it and make it again.') from None
+
+# %% ../nbs/10_core.ipynb #078b6306
+def write_table(
+    table, # pandas' DataFrame
+    path, # .csv to write
+    **options, # of `to_csv`, e.g. index
+):
+    "Write a table, whole or not at all."
+    with whole_file(path) as part: table.to_csv(part, **options)
 
 # %% ../nbs/10_core.ipynb #68d8ecd9
 SEAL = b'sha256:' # before the sum; HDF5 takes no notice of what stands behind its end
@@ -386,13 +362,10 @@ def read_arrays(
     single: bool = False, # it holds one array
 ): # xarray's Dataset, or the DataArray
     "Read arrays back; raises `DataError` where the file is missing or broken."
-    import h5py, xarray as xr
+    import xarray as xr
     path = existing_file(path, what)
     try:
         require_seal(path.read_bytes())
-        with h5py.File(path) as file:
-            file.visititems(lambda name, item: dict(item.attrs))
-            dict(file.attrs)
         return (xr.load_dataarray if single else xr.load_dataset)(path, engine='h5netcdf')
     except Exception as e: # HDF5 has errors of many kinds for a damaged file
         said = ' '.join(str(e).split())
@@ -424,22 +397,13 @@ def fingerprint_code(
     "Hash of the source of some modules of this package."
     return fingerprint_files(Path(__file__).with_name(f'{m}.py') for m in modules)
 
-# %% ../nbs/10_core.ipynb #99f41d38
-def git(
-    *words: str, # of a command
-): # the finished process
-    "Run git in the folder of this package."
-    folder = str(Path(__file__).parent)
-    return subprocess.run(['git', '-C', folder, *words], capture_output=True, text=True)
-
 # %% ../nbs/10_core.ipynb #e9d84b46
 def git_revision() -> str | None: # e.g. '1a2b3c4' or '1a2b3c4 with changes'; None outside a repository
     "Revision of the repository this package is imported from."
-    try: revision = git('rev-parse', '--short', 'HEAD')
+    command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--exclude=*']
+    try: found = subprocess.run([*command, '--dirty= with changes'], capture_output=True, text=True)
     except OSError: return None # no git
-    if revision.returncode: return None
-    changed = git('status', '--porcelain', '--untracked-files=no').stdout
-    return revision.stdout.strip() + (' with changes' if changed else '')
+    return found.stdout.strip() or None
 
 # %% ../nbs/10_core.ipynb #4339f315
 PACKAGES = ('saliency_nb', 'torch', 'torchvision', 'lightning', 'numpy', 'scipy', 'opencv-python-headless',
@@ -515,23 +479,21 @@ class Scratch:
         length: int, # bytes of a piece
     ):
         self.file = tempfile.TemporaryFile(dir=folder)
-        self.length = length
+        self.length, self.step = length, length + 4 # with its sum
 
     def read(self,
         k: int, # number of a piece
     ) -> bytes | None: # as it was written; None where it is not there
         "A piece."
-        step = self.length + 4
-        held = os.pread(self.file.fileno(), step, k * step)
-        piece, check = held[:self.length], held[self.length:]
-        return piece if check == self.sum(piece) else None
+        held = os.pread(self.file.fileno(), self.step, k * self.step)
+        piece = held[:self.length]
+        return piece if held == self.sealed(piece) else None
 
     def write(self, k, piece):
         "Keep a piece, where the disk has room."
-        with suppress(OSError):
-            os.pwrite(self.file.fileno(), piece + self.sum(piece), k * (self.length + 4))
+        with suppress(OSError): os.pwrite(self.file.fileno(), self.sealed(piece), k * self.step)
 
-    def sum(self, piece): return zlib.crc32(piece, 1).to_bytes(4, 'little')
+    def sealed(self, piece): return piece + zlib.crc32(piece, 1).to_bytes(4, 'little')
 
 # %% ../nbs/10_core.ipynb #b720081a
 def duration(
@@ -543,25 +505,25 @@ def duration(
 # %% ../nbs/10_core.ipynb #5e0e0011
 class Progress:
     "Lines that say how far something is: the first after some seconds, then one every half minute."
+    first, every = 5., 30. # seconds
     def __init__(self,
         what: str, # is being done
         total: int, # how many pieces
         unit: str = 'images', # of what
-        first: float = 5., # seconds before anything is said
-        every: float = 30., # seconds between lines
         say=print, # shows a line
     ):
         self.what, self.unit = what, unit
         self.done, self.total = 0, total
-        self.every, self.say = every, say
-        self.start = time.time()
-        self.due = self.start + first
+        self.say, self.start = say, time.time()
+        self.due, self.warm = self.start + self.first, None
 
     def add(self, count: int = 1): # pieces that are about to be done
         "Count, and say how far it is when that is due."
         now = time.time()
-        if now >= self.due and 0 < self.done < self.total:
-            left = duration((now - self.start) / self.done * (self.total - self.done))
+        if self.done and not self.warm: self.warm = now, self.done # what the first one loads is loaded once
+        if now >= self.due and self.warm and self.warm[1] < self.done < self.total:
+            start, before = self.warm
+            left = duration((now - start) / (self.done - before) * (self.total - self.done))
             self.say(f'{self.what}: {self.done:,} of {self.total:,} {self.unit}, about {left} left')
             self.due = now + self.every
         self.done += count
@@ -571,7 +533,6 @@ def read_each(
     read, # function of one item
     items: dict, # image id -> item, e.g. its file
     problems: Problems, # collects what fails
-    kind: str = 'unreadable fixations', # of a fault that has none of its own
 ) -> dict: # image id -> what was read, in the order of the items
     "Read in parallel; an image whose reader raises `DataError` is a problem and is left out."
     found, progress = {}, Progress('reading', len(items), 'files')
@@ -580,7 +541,7 @@ def read_each(
         try:
             for i in waiting:
                 progress.add()
-                with problems.caught(i, kind): found[i] = waiting[i].result()
+                with problems.caught(i, 'unreadable fixations'): found[i] = waiting[i].result()
                 waiting[i] = None # what was read and left out need not stay in memory
         except DataError:
             pool.shutdown(cancel_futures=True)

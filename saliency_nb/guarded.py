@@ -26,10 +26,8 @@ def cells(
     item: h5py.Dataset, # of references
 ) -> np.ndarray: # of objects
     "What the references of a cell lead to."
-    references = item[()].T
-    found = np.empty(references.shape, object)
-    for at, reference in np.ndenumerate(references): found[at] = variable(item.file[reference])
-    return found
+    follow = np.frompyfunc(lambda reference: variable(item.file[reference]), 1, 1)
+    return follow(item[()].T)
 
 # %% ../nbs/10_guarded.ipynb #88fb4bd2
 def struct(
@@ -39,9 +37,8 @@ def struct(
     def leads_on(item): return getattr(item, 'dtype', None) == h5py.ref_dtype
     fields = {k: cells(v) for k, v in group.items() if leads_on(v) and 'MATLAB_class' not in v.attrs}
     if not fields: return SimpleNamespace(**{k: variable(v) for k, v in group.items()})
-    found = np.empty(next(iter(fields.values())).shape, object)
-    for at in np.ndindex(found.shape): found[at] = SimpleNamespace(**{k: v[at] for k, v in fields.items()})
-    return np.squeeze(found)[()]
+    together = np.frompyfunc(lambda *values: SimpleNamespace(**dict(zip(fields, values))), len(fields), 1)
+    return np.squeeze(together(*fields.values()))[()]
 
 # %% ../nbs/10_guarded.ipynb #e35d4572
 def sparse(

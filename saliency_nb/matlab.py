@@ -66,8 +66,7 @@ def asked(
     found, fault = guarded(what, os.path.abspath(path), *more)
     if fault is None: return found
     said = ' '.join(fault.split())[:200]
-    name = dict(matlab='MATLAB', hdf5='HDF5')[what]
-    raise DataError(f'{path}: not a readable {name} file ({said}); fetch or write it again.', kind)
+    raise DataError(f'{path}: not a readable {what.upper()} file ({said}); fetch or write it again.', kind)
 
 # %% ../nbs/10_matlab.ipynb #10a7000d
 def read_mat(

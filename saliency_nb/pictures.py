@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 from PIL import Image
 from scipy.sparse import issparse
-from .core import (IMAGES, MOST_PIXELS, DataError, Problems, existing_file, existing_folder,
-                              files_in, image_id)
+from .core import (IMAGES, DataError, Problems, existing_file, existing_folder,
+                              files_in, image_id, stated_frame)
 
 # %% ../nbs/10_pictures.ipynb #3e53b514
 def or_strict(
@@ -47,17 +47,15 @@ def files_by_id(
     named = None, # function of paths and folder, gives ids; None: the names of the files
 ) -> dict: # image id -> path, sorted; an id that is there twice is left out
     "Files by the id of their image; two files of one id are a fault."
-    paths = files_in(folder, endings, deep)
-    found, twice = {}, set()
+    paths, found = files_in(folder, endings, deep), {}
     ids = named(paths, folder) if named else [image_id(p.name) for p in paths]
-    for own, path in zip(ids, paths):
-        if own in found:
-            first, second = found[own].relative_to(folder), path.relative_to(folder)
-            sentence = f'{folder}: {first} and {second} are two images of one name; rename or remove one.'
-            problems.add(sentence, own, 'same id twice')
-            twice.add(own)
-        found[own] = path
-    return {i: path for i, path in found.items() if i not in twice}
+    for i, path in zip(ids, paths): found.setdefault(i, []).append(path)
+    for i, same in found.items():
+        if len(same) == 1: continue
+        names = ' and '.join(str(p.relative_to(folder)) for p in same[:2])
+        sentence = f'{folder}: {names} are two images of one name; rename or remove one.'
+        problems.add(sentence, i, 'same id twice')
+    return {i: same[0] for i, same in found.items() if len(same) == 1}
 
 # %% ../nbs/10_pictures.ipynb #c12f02ff
 def image_files(
@@ -115,14 +113,15 @@ def load_map(
         deep = image.mode[0] in '1IF' # as it is; the rest has 8 bits
         grey = np.asarray(image if deep else image.convert('L'), np.float32)
         plain = deep or image.mode[0] == 'L'
-        colour = grey[..., None] if plain else np.asarray(image.convert('RGB'), np.int16)
-        clear = image.has_transparency_data and np.asarray(image.convert('RGBA'))[..., 3].min() < 255
-    def refuse(reason): raise DataError(f'{path}: {reason}.', 'unreadable map')
-    unknown = 'so its values are not known; save'
-    if np.ptp(colour, 2).max() > 32: refuse(f'is in colour, {unknown} the density in grey')
-    if clear: refuse(f'is transparent in part, {unknown} it in grey without transparency')
-    if np.isfinite(grey).all() and grey.min() >= 0: return grey
-    refuse('holds values below 0 or that are no numbers; write it again')
+        colour = not plain and np.ptp(image.convert('RGB'), 2).max() > 32
+        clear = image.has_transparency_data and image.convert('RGBA').getextrema()[3][0] < 255
+    fault = ''
+    if not np.isfinite(grey).all() or grey.min() < 0:
+        fault = 'holds values below 0 or that are no numbers; write it again'
+    if clear: fault = 'is transparent in part, so its values are not known; save it without transparency'
+    if colour: fault = 'is in colour, so its values are not known; save the density in grey'
+    if fault: raise DataError(f'{path}: {fault}.', 'unreadable map')
+    return grey
 
 # %% ../nbs/10_pictures.ipynb #c1495510
 def official_density(
@@ -144,9 +143,10 @@ def map_points(
     points, # (H, W) map, not zero at every fixation
 ) -> tuple[pd.DataFrame, tuple[int, int]]: # x, y of the centres of its pixels, (H, W)
     "The fixations of a binary fixation map; raises `ValueError` where it is no map."
-    if issparse(points) and np.prod(points.shape, dtype=float) > MOST_PIXELS:
-        raise ValueError(f'a map of {points.shape[0]} x {points.shape[1]} cells')
-    points = points.toarray() if issparse(points) else np.asarray(points)
+    if issparse(points):
+        stated_frame(*points.shape) # else it could fill the memory
+        points = points.toarray()
+    points = np.asarray(points)
     if points.ndim != 2 or points.dtype.kind not in 'biuf' or min(points.shape) < 2:
         raise ValueError(f'{points.dtype} of shape {points.shape} in place of a map')
     rows, columns = np.nonzero(points)
@@ -176,10 +176,9 @@ def eight_bit(
     "Pixels from 0 to 255, scaled by their type; raises `DataError` where their values do not fit it."
     pixels = np.asarray(pixels)
     low, high = pixels.min(), pixels.max()
-    if pixels.dtype == bool: return pixels * np.uint8(255)
-    if pixels.dtype.kind == 'u' and pixels.dtype.itemsize == 2: return np.rint(pixels / 257).astype(np.uint8)
-    if pixels.dtype.kind in 'iu' and 0 <= low and high <= 255: return pixels.astype(np.uint8)
-    if pixels.dtype.kind == 'f' and 0 <= low and high <= 1: return np.rint(255 * pixels).astype(np.uint8)
+    kind = pixels.dtype.str[1:] # e.g. u2
+    white = 65535 if kind == 'u2' else dict(b=1, f=1, i=255, u=255).get(kind[0], -1)
+    if 0 <= low and high <= white: return np.rint(pixels * (255 / white)).astype(np.uint8)
     raise DataError(f'{source}: its pixels are {pixels.dtype} from {low:g} to {high:g}, so it is not known '
                     'what white is; save it with 8 or 16 bits, or as floating point numbers from 0 to 1.',
                     'unreadable image')

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['KERNEL', 'KERNELS', 'MARKS', 'WIDGET', 'OF_THE_SYSTEM', 'HERE_ONLY', 'UNNAMED', 'own_kernel', 'literal_path',
-           'without_cells', 'connection', 'escaped_markdown', 'page_exporter', 'alternative_texts', 'html_report',
-           'of_kernel', 'execute', 'run', 'opened', 'prepared', 'require_alike', 'family_of', 'short_paths',
-           'run_labels', 'results_of', 'family_summary']
+           'without_cells', 'escaped_markdown', 'page_exporter', 'alternative_texts', 'html_report', 'of_kernel',
+           'execute', 'run', 'opened', 'prepared', 'require_alike', 'family_of', 'short_paths', 'run_labels',
+           'results_of', 'family_summary']
 
 # %% ../nbs/57_runs.ipynb #e8a24e43
 import os, re, shutil, sys
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 import nbformat, pandas as pd, papermill as pm
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
@@ -20,10 +20,9 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 import saliency_nb
-from .core import DataError, SaliencyError, existing_file, read_arrays, whole_file, writable_folder
+from .core import DataError, SaliencyError, read_arrays, whole_file, writable_folder, write_table
 from .fixations import SaliencyDataset
-from .bases import load_checkpoint
-from .models import load_plugin, record_of, require_plugin
+from .models import load_model, record_of
 from .uncertainty import contrast_effects, family_means
 from .region_readers import region_layouts
 from .declared import analysis_path, checked_parameters, reading_options
@@ -34,17 +33,12 @@ from .inputs import open_data
 KERNEL = 'python3'
 KERNELS = Path(saliency_nb.__file__).parent # whose kernel is called `python`: that which runs Jupyter
 
-@contextmanager
-def own_kernel():
+def own_kernel(): # context
     "Within it, Jupyter's kernel `python3` is this interpreter, whatever is installed under that name."
-    before = os.environ.get('JUPYTER_PATH')
-    os.environ['JUPYTER_PATH'] = os.pathsep.join(filter(None, (str(KERNELS), before)))
-    try: yield
-    finally:
-        if before: os.environ['JUPYTER_PATH'] = before
-        else: os.environ.pop('JUPYTER_PATH')
+    paths = str(KERNELS), os.environ.get('JUPYTER_PATH')
+    return mock.patch.dict(os.environ, JUPYTER_PATH=os.pathsep.join(filter(None, paths)))
 
-# %% ../nbs/57_runs.ipynb #4ffe675b
+# %% ../nbs/57_runs.ipynb #d7df1637
 def literal_path(
     path, # of a file or folder
 ) -> str: # as papermill wants it
@@ -60,14 +54,6 @@ def without_cells(
     nb = nbformat.read(notebook, 4)
     nb.cells = [c for c in nb.cells if not set(tags) & set(c.metadata.get('tags', ()))]
     return nb
-
-# %% ../nbs/57_runs.ipynb #6a132517
-def connection(
-    notebook: Path, # to execute
-) -> Config: # of Jupyter
-    "How the kernel is reached, in a file that is removed like others where it is left (`remove_parts`)."
-    file = notebook.with_name(f'.{notebook.stem}.{os.getpid()}-0.part.json')
-    return Config(KernelManager=dict(connection_file=str(file)))
 
 # %% ../nbs/57_runs.ipynb #eafdd025
 def escaped_markdown(
@@ -141,7 +127,6 @@ HERE_ONLY = 'repository', # tag of cells that are about the repository's copy of
 def execute(
     name: str, # of the analysis
     folder, # for the executed notebook and its HTML
-    show: bool = True, # print what the notebook prints
     without: tuple = (), # tags of cells that are left out
     **parameters, # of the notebook
 ) -> Path: # the HTML report
@@ -150,8 +135,10 @@ def execute(
     given = {k: known[k] for k in parameters}
     notebook = writable_folder(folder)/f'{name}.ipynb'
     source = without_cells(analysis_path(name), (*HERE_ONLY, *without))
-    how = dict(cwd=os.getcwd(), kernel_name=KERNEL, progress_bar=False, config=connection(notebook),
-               stdout_file=sys.stdout if show else None, extra_arguments=['--log-level=50'])
+    file = notebook.with_name(f'.{name}.{os.getpid()}-0.part.json') # how the kernel is reached
+    how = dict(cwd=os.getcwd(), kernel_name=KERNEL, progress_bar=False, extra_arguments=['--log-level=50'],
+               config=Config(KernelManager=dict(connection_file=str(file))),
+               stdout_file=sys.stdout)
     try:
         with own_kernel(): pm.execute_notebook(source, literal_path(notebook), given, **how)
     except (PapermillExecutionError, DeadKernelError) as e: raise of_kernel(e, notebook) from None
@@ -167,15 +154,14 @@ def run(
     model: str = 'dinet', # registered host
     data = 'data/world', # folder of a data set
     out = 'runs/dinet', # run folder
-    show: bool = True, # print progress
     **parameters, # of nbs/analyses/model.ipynb
 ) -> Path: # the HTML report
     "The whole analysis of one model in a run folder; finished stages are not made again."
     data, out = str(located(data)), located(out)
     named = bool(parameters.get('probe')) or not os.path.isdir(data) or bool(region_layouts(Path(data)))
     if not named: print(UNNAMED.format(data=data))
-    without = () if named else ('names',)
-    page = execute('model', out, show, without, model=model, data=data, out=str(out), **parameters)
+    without = () if named else ('names',) # cells that need names
+    page = execute('model', out, without, model=model, data=data, out=str(out), **parameters)
     shutil.rmtree(out/'features', ignore_errors=True) # kept while they were needed
     return page
 
@@ -187,16 +173,12 @@ def opened(
     "What a finished run found; raises `DataError` where its files, or its data, are not there."
     run = Path(run)
     p = recorded_parameters(run)
-    weights = existing_file(run/'phase2/best.safetensors', 'the model of a run')
-    thresholds = existing_file(run/'thresholds.nc', 'the thresholds of a run')
-    alignment = existing_file(run/'alignment.nc', 'the dissection of a run')
-    require_plugin(run, p['plugin'], plugin)
-    load_plugin(plugin)
+    model = load_model(run, plugin=plugin)
+    results = dict(thresholds=read_arrays(run/'thresholds.nc', 'the thresholds of a run', single=True),
+                   alignment=read_arrays(run/'alignment.nc', 'the dissection of a run'))
     how = dict(min_images=p['min_images'], lenient=p['lenient'], reading=reading_options(p['reading']))
     data = open_data(p['data'], p['data_seed'], **how)
-    images = SaliencyDataset(data.val, (p['height'], p['width']))
-    results = dict(thresholds=read_arrays(thresholds, single=True), alignment=read_arrays(alignment))
-    model = load_checkpoint(weights).eval()
+    images = SaliencyDataset(data.val, model.size)
     return SimpleNamespace(parameters=p, model=model, images=images, regions=data.regions, **results)
 
 # %% ../nbs/57_runs.ipynb #eb1506b3
@@ -208,8 +190,8 @@ def prepared(
     "An analysis with parameters filled in, to be executed by hand."
     checked_parameters(name, parameters)
     notebook = writable_folder(folder)/f'{name}.ipynb'
-    source, target = map(literal_path, (analysis_path(name), notebook))
-    pm.execute_notebook(source, target, parameters, prepare_only=True, progress_bar=False, kernel_name=KERNEL)
+    how = dict(prepare_only=True, progress_bar=False, kernel_name=KERNEL)
+    pm.execute_notebook(without_cells(analysis_path(name), ()), literal_path(notebook), parameters, **how)
     return notebook
 
 # %% ../nbs/57_runs.ipynb #56a00002
@@ -218,9 +200,10 @@ def require_alike(
     runs: list, # folders of its runs
 ):
     "Raise `DataError` where runs differ in more than their seeds."
-    known = [record_of(r)['parameters'] for r in runs]
-    for run, other in zip(runs, known):
-        apart = [k for k in known[0] if k not in ('seed', 'out', 'data') and other.get(k) != known[0][k]]
+    first = record_of(runs[0])['parameters']
+    for run in runs[1:]:
+        other = record_of(run)['parameters']
+        apart = [k for k in first if k not in ('seed', 'out', 'data') and other.get(k) != first[k]]
         if not apart: continue
         raise DataError(f'{folder}: {runs[0].name} and {run.name} differ in {", ".join(apart)}, so they '
                         'are no family; make them again with the same parameters, or give each family a '
@@ -245,13 +228,11 @@ def family_of(
 def short_paths(
     folders: list, # all different
 ) -> list: # texts, all different
-    "The ends of paths, as long as it takes to tell them apart, without what they all end in."
+    "As much of paths as differs: not the folders they all begin with, nor those they all end in."
     parts = [Path(f).absolute().parts for f in folders]
-    for length in range(1, max(map(len, parts)) + 1):
-        tails = [p[-length:] for p in parts]
-        if len(set(tails)) == len(tails): break
-    while len({t[-1] for t in tails}) == 1 and min(map(len, tails)) > 1: tails = [t[:-1] for t in tails]
-    return ['/'.join(t) for t in tails]
+    start = len(os.path.commonprefix([p[:-1] for p in parts]))
+    end = len(os.path.commonprefix([p[:start:-1] for p in parts])) # of the parts backwards
+    return ['/'.join(p[start:len(p) - end]) for p in parts]
 
 # %% ../nbs/57_runs.ipynb #ac09bcad
 def run_labels(
@@ -280,5 +261,5 @@ def family_summary(
     if all(a.data_vars for a in adjusted):
         alone = family_means(adjusted).rename(columns=dict(mean='effect')).add_prefix('adjusted_')
         table = table.join(alone.rename(columns=dict(adjusted_effect='adjusted')))
-    with whole_file(Path(folder)/'family.csv') as part: table.to_csv(part)
+    write_table(table, Path(folder)/'family.csv')
     return table

@@ -304,7 +304,7 @@ def on_train_start(self: History, trainer, module):
     self.stop_early(trainer)
     steps = trainer.num_training_batches * (trainer.max_epochs - trainer.current_epoch)
     def say(text): self.line(trainer, f'{text}, loss {float(self.losses[-1]):.3f}')
-    self.progress = Progress(part_of(module.model), steps, 'steps', first=30., say=say)
+    self.progress = Progress(part_of(module.model), steps, 'steps', say=say)
 
 # %% ../nbs/23_training.ipynb #86cfe0b5
 @patch
