@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'FITTED', 'QUIET', 'command', 'parser', 'why', 'refuse', 'stoppable', 'main', 'world', 'check_data',
            'download', 'models', 'picture_options', 'ready_model', 'done', 'predict', 'explain', 'score', 'people',
-           'fit', 'show_family', 'side_by_side', 'every_run', 'run', 'compare', 'report', 'open_lab', 'explore',
-           'trained_batch', 'host_option', 'analysis_of', 'train', 'thresholds', 'dissect', 'contributions']
+           'fit', 'show_family', 'side_by_side', 'every_run', 'run', 'compare', 'newer', 'report', 'open_lab',
+           'explore', 'trained_batch', 'host_option', 'analysis_of', 'tell_written', 'train', 'thresholds', 'dissect',
+           'contributions']
 
 # %% ../nbs/59_cli.ipynb #7889509e
 import argparse, os, signal, subprocess, sys, threading
@@ -369,6 +370,15 @@ def compare(
     for folder in runs: family_of(folder) # raises where it is no family
     print(f'report: {side_by_side(runs, out)}')
 
+# %% ../nbs/59_cli.ipynb #47fea0ad
+def newer(
+    notebook: Path, # model.ipynb of a run
+) -> list: # names of stages; empty where there is no notebook
+    "Stages that were made after the page of a run."
+    if not notebook.is_file(): return []
+    from saliency_nb.folders import made_after
+    return made_after(notebook.parent, notebook)
+
 # %% ../nbs/59_cli.ipynb #0a5cc81d
 @command()
 def report(
@@ -376,17 +386,17 @@ def report(
     *,
     plugin: home_path = '', # Python file that registers the host of RUN; it is run, so give one you trust
 ):
-    "write the HTML page of a run again from its notebook"
+    "write the HTML page of a run again: from its notebook, or anew where results are newer"
     existing_run(run)
     notebook = Path(run)/'model.ipynb'
-    if notebook.is_file():
+    if notebook.is_file() and not newer(notebook):
         from saliency_nb.runs import html_report
         return print(f'report: {html_report(notebook)}')
     parameters = source_of(run, plugin)
     from saliency_nb import runs
     from saliency_nb.folders import located
     if plugin: parameters |= dict(plugin=str(located(plugin)))
-    print(f'{run}: was made by single commands; all of it is executed, what is there is not made again')
+    print(f'{run}: single commands have made results; all is executed, what is there is not made again')
     print(f'report: {runs.run(**parameters)}')
 
 # %% ../nbs/59_cli.ipynb #099e85ec
@@ -457,6 +467,17 @@ def analysis_of(
     from saliency_nb.stages import Analysis
     return Analysis(names=names, passes=passes, **parameters)
 
+# %% ../nbs/59_cli.ipynb #781613b0
+def tell_written(
+    analysis, # whose stage it is
+    file: str, # of its run folder
+):
+    "What a stage has written, and whether the page of the run is older now."
+    print(f'written: {analysis.run/file}')
+    if newer(analysis.run/'model.ipynb'):
+        print(f'the page of this run shows earlier results; `saliency-nb report {analysis.run.path}` makes '
+              'it anew')
+
 # %% ../nbs/59_cli.ipynb #a3841c6b
 @command(host_option, *RUN_OPTIONS)
 def train(
@@ -468,7 +489,7 @@ def train(
     "one stage: train a model, phase 1 and 2, or the original model; what is there is not made again"
     analysis, names = analysis_of(said, trains=True), ('original', 'phase1', 'phase2')
     for k in phase: getattr(analysis, names[k])()
-    for k in phase: print(f'written: {analysis.run/names[k]}/best.safetensors')
+    for k in phase: tell_written(analysis, f'{names[k]}/best.safetensors')
 
 # %% ../nbs/59_cli.ipynb #b4268a0a
 @command(host_option, *RUN_OPTIONS)
@@ -476,7 +497,7 @@ def thresholds(**said):
     "one stage: find the threshold of every basis; what is there is not made again"
     analysis = analysis_of(said)
     analysis.thresholds()
-    print(f'written: {analysis.run/"thresholds.nc"}')
+    tell_written(analysis, 'thresholds.nc')
 
 # %% ../nbs/59_cli.ipynb #e06b31dc
 @command(host_option, *RUN_OPTIONS)
@@ -484,7 +505,7 @@ def dissect(**said):
     "one stage: align bases with named regions; what is there is not made again"
     analysis = analysis_of(said, names=True)
     analysis.dissection()
-    print(f'written: {analysis.run/"alignment.nc"}')
+    tell_written(analysis, 'alignment.nc')
 
 # %% ../nbs/59_cli.ipynb #54cc441d
 @command(host_option, *RUN_OPTIONS)
@@ -492,7 +513,7 @@ def contributions(**said):
     "one stage: how much each thing raises or lowers predicted saliency; what is there is not made again"
     analysis = analysis_of(said, names=True)
     print(analysis.contributions().round(3).to_string(index=False))
-    print(f'written: {analysis.run/"contributions.csv"}')
+    tell_written(analysis, 'contributions.csv')
 
 # %% ../nbs/59_cli.ipynb #b48f33a0
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())

@@ -65,6 +65,6 @@ def fit(
     print(f"model '{p.model}', images of {p.height} x {p.width} px, {p.n_bases} bases")
     summary = analysis.fitted()
     analysis.phase2(), analysis.original()
-    print(fit_sentence(summary))
-    if warning := fit_warning(summary.get('people', {}), p.n_bases): print(warning)
+    doubts = fit_warning(summary['people'], p.n_bases), summary['doubt']
+    print(fit_sentence(summary), *filter(None, doubts), sep='\n')
     return summary

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPREAD', 'LOST', 'same_size', 'last_convolution', 'BeforeReadout', 'trained_host', 'reconstructed',
            'sampled_features', 'fit_directions', 'fit_bases', 'compared_with_original', 'ratio_interval', 'fit_summary',
-           'fit_sentence', 'cc_with_people', 'fit_warning']
+           'fit_sentence', 'cc_with_people', 'fit_warning', 'softmax_warning']
 
 # %% ../nbs/25_fitting.ipynb #25f00003
 import numpy as np, pandas as pd, torch
@@ -221,3 +221,19 @@ def fit_warning(
             f'than the network itself does, CC {parts:.3f} in place of {whole:.3f}, so it says little about '
             f'the network; fit more bases (--n-bases {2 * n_bases} --retrain), or train the network with its '
             'bases, for as many epochs as it takes (saliency-nb run).')
+
+# %% ../nbs/25_fitting.ipynb #6adaee68
+def softmax_warning(
+    original: OriginalSaliency, # trained
+    dataset: Dataset, # items of a SaliencyDataset
+) -> str: # one sentence; '' where there is nothing to warn of
+    "Whether a network agrees better with people when its map is the softmax of its logits."
+    way = getattr(original.host, 'resize', 'probability')
+    agreement = {}
+    for name in ('density', way): # the last one stays
+        original.host.resize = name
+        agreement[name] = float(evaluate(original, dataset).cc.mean())
+    if not agreement['density'] - agreement[way] > LOST: return ''
+    return (f"The map of the network is taken to be the sigmoid of its logits, CC {agreement[way]:.3f} with "
+            f"people; their softmax has {agreement['density']:.3f}. If it was trained as such a density, "
+            "write resize = 'density' in its class, and fit it again (--retrain).")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORKING', 'BUSY', 'PLACES', 'APART', 'working_in', 'content_of', 'held', 'RunFolder', 'told_apart', 'whole_notebook',
-           'located', 'recorded_parameters']
+           'located', 'recorded_parameters', 'made_after']
 
 # %% ../nbs/56_folders.ipynb #56f00003
 import fcntl, json, os, time
@@ -255,3 +255,13 @@ def recorded_parameters(
         gone = found.get(name) and not os.path.exists(found[name])
         if gone and (folder/place).exists(): found[name] = os.path.abspath(folder/place)
     return found
+
+# %% ../nbs/56_folders.ipynb #7ed8078c
+def made_after(
+    run, # folder of a run
+    file, # that shows its results
+) -> list: # names of stages
+    "Stages of a run that were made after a file was written."
+    written = time.localtime(Path(file).stat().st_mtime)
+    return [name for name, known in record_of(run)['stages'].items()
+            if known.get('made', '') > time.strftime('%Y-%m-%d %H:%M:%S', written)]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BARE', 'RAISES', 'LOWERS', 'LEAST', 'as_rgb', 'best_aligned', 'basis_names', 'predict_map', 'basis_maps',
            'image_figure', 'most_salient', 'outline', 'strongest_names', 'map_panels', 'bar_rows', 'bar_panel',
-           'place_figure', 'explain_figure', 'top_images', 'activation_panel', 'alignment_panel', 'basis_title',
-           'basis_card']
+           'place_figure', 'starred', 'explain_figure', 'top_images', 'activation_panel', 'alignment_panel',
+           'basis_title', 'basis_card']
 
 # %% ../nbs/46_image_figures.ipynb #46000003
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch, xarray as xr
@@ -15,7 +15,7 @@ from .pictures import MEAN, STD
 from .bases import FactorizedSaliency, basis_saliency
 from .thresholds import basis_logits
 from .contributions import beyond_chance
-from .explain import NAMED, raised
+from .explain import ANNOTATED, NAMED, raised
 from .figures import PLAIN
 
 # %% ../nbs/46_image_figures.ipynb #46000010
@@ -199,6 +199,14 @@ def place_figure(
     fig.colorbar(drawn, ax=[*axes.values()], **style)
     return fig
 
+# %% ../nbs/46_image_figures.ipynb #4f05c3d8
+def starred(
+    status: pd.Series, # name -> whether it is annotated in this image, from `explain`
+) -> dict: # name -> as it is shown
+    "Names with an asterisk where a thing is not annotated; without any where nothing is annotated at all."
+    known = (status == ANNOTATED).any() # else nobody has looked what is in the image
+    return {name: f'{name}*' if known and status[name] == NAMED else name for name in status.index}
+
 # %% ../nbs/46_image_figures.ipynb #9868ff12
 def explain_figure(
     model: FactorizedSaliency, # in phase 1 or 2
@@ -208,14 +216,13 @@ def explain_figure(
 ) -> Figure: # image, prediction, maps that raise and lower, and a bar chart
     "What raises and what lowers a region of one image, as maps and as bars that sum to its contrast."
     if region is None: region = most_salient(maps.values.sum(0))
-    effect = raised(maps, region)
+    effect, stars = raised(maps, region), starred(maps.status.to_series())
     chosen = strongest_names(effect.drop('remainder'))
-    status = maps.status.to_series()
-    stars = {name: f'{name}*' if status[name] == NAMED else name for name in effect.index}
     titled = {f'{stars[name]}: {effect[name]:+.2f}': maps.sel(semantic=name).values for name in chosen}
     pictures = dict(image=as_rgb(image), prediction=predict_map(model, image))
     table = effect.rename(stars | dict(remainder='bases without a name')).to_frame('effect')
-    return place_figure(pictures, titled, table, region, '* named by alignment, not annotated in this image')
+    note = '* named by alignment, not annotated in this image' if set(stars) - set(stars.values()) else ''
+    return place_figure(pictures, titled, table, region, note)
 
 # %% ../nbs/46_image_figures.ipynb #13d317e7
 def top_images(

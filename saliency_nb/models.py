@@ -7,6 +7,7 @@ __all__ = ['ZOO', 'card_of', 'models', 'listing', 'is_frozen', 'record_of', 'is_
            'require_plugin', 'zoo_model', 'described', 'tau_of', 'run_model', 'file_model', 'load_model']
 
 # %% ../nbs/27_models.ipynb #6e14e5d1
+import sys
 from pathlib import Path
 from runpy import run_path
 from . import core
@@ -85,9 +86,12 @@ def is_record(
 def load_plugin(
     path, # Python file that registers hosts; '': none
 ):
-    "Run a plugin; raises `ParameterError` where it does not run."
+    "Run a plugin, which may import what lies beside it; raises `ParameterError` where it does not run."
     if not path: return
-    try: run_path(str(existing_file(path, 'the Python file that registers hosts')))
+    path = existing_file(path, 'the Python file that registers hosts')
+    beside = str(Path(path).resolve().parent)
+    if beside not in sys.path: sys.path.insert(0, beside)
+    try: run_path(str(path))
     except (KeyboardInterrupt, SaliencyError): raise
     except BaseException as e: # also an exit
         said = ' '.join(f'{type(e).__name__}: {e}'.split())

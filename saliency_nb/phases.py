@@ -19,7 +19,8 @@ from .bases import SaliencyModel, build_model, initialise, load_checkpoint, save
 from .dictionaries import fit_readout
 from .training import NAMES, told, train
 from .batches import preloaded, with_activations
-from .fitting import cc_with_people, compared_with_original, fit_bases, fit_summary
+from .fitting import (cc_with_people, compared_with_original, fit_bases, fit_summary,
+                                 softmax_warning)
 from .declared import checked_parameters, reading_options
 from .folders import RunFolder, held
 from .inputs import check_probe, exchanged, open_data
@@ -284,10 +285,11 @@ def make_fit(self: ModelStages):
         fitted = fit_bases(original, learn, self.p.n_bases, places, seed=self.p.seed)
     save_checkpoint(fitted, self.run/'phase1/best.safetensors')
     select, judge = (Subset(self.sets[k], range(min(JUDGED, len(self.sets[k])))) for k in ('select', 'val'))
-    with told('beside the original', 5 * len(judge) + 2 * len(select), original):
+    with told('beside the original', 5 * len(judge) + 4 * len(select), original):
         table = compared_with_original(original, fitted, judge)
         people = cc_with_people(original, fitted, select)
-    write_json(fit_summary(table, seed=self.p.seed) | dict(people=people), self.run/'fit.json')
+        about = dict(people=people, doubt=softmax_warning(original, select))
+    write_json(fit_summary(table, seed=self.p.seed) | about, self.run/'fit.json')
 
 # %% ../nbs/56_phases.ipynb #d4d3e059
 @patch
