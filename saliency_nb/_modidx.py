@@ -779,6 +779,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'saliency_nb.figures.panel_label': ('figures.html#panel_label', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.people_figure': ('figures.html#people_figure', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.png_of': ('figures.html#png_of', 'saliency_nb/figures.py'),
+                                     'saliency_nb.figures.room_at': ('figures.html#room_at', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.save_figure': ('figures.html#save_figure', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.threshold_figure': ('figures.html#threshold_figure', 'saliency_nb/figures.py'),
                                      'saliency_nb.figures.training_figure': ('figures.html#training_figure', 'saliency_nb/figures.py'),

@@ -245,7 +245,7 @@ def published_columns(
 # %% ../nbs/35_contributions.ipynb #8310d89d
 COLUMNS = dict(
     semantic='name', category='kind of name',
-    contribution='I(c), share of the readout', contribution_low='', contribution_high='',
+    contribution='I(c), sum of basis weights', contribution_low='', contribution_high='',
     contribution_q='weights permuted against names',
     named='how often the bases that are named c keep that name',
     contrast='C(c), nats', low='', high='', q_value='',
