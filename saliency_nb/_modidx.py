@@ -506,6 +506,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'saliency_nb.core.stated_frame': ('core.html#stated_frame', 'saliency_nb/core.py'),
                                   'saliency_nb.core.versions': ('core.html#versions', 'saliency_nb/core.py'),
                                   'saliency_nb.core.whole_file': ('core.html#whole_file', 'saliency_nb/core.py'),
+                                  'saliency_nb.core.with_progress': ('core.html#with_progress', 'saliency_nb/core.py'),
                                   'saliency_nb.core.writable_folder': ('core.html#writable_folder', 'saliency_nb/core.py'),
                                   'saliency_nb.core.write_arrays': ('core.html#write_arrays', 'saliency_nb/core.py'),
                                   'saliency_nb.core.write_json': ('core.html#write_json', 'saliency_nb/core.py'),

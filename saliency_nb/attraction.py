@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 import matplotlib as mpl, pandas as pd
 from matplotlib.figure import Figure
-from .core import DataError, Problems, whole_file, writable_folder, write_arrays
+from .core import (DataError, Problems, whole_file, with_progress, writable_folder,
+                              write_arrays)
 from .fixations import FixationSet
 from .regions import Regions
 from .region_readers import graph_options, read_regions, region_layouts
@@ -67,7 +68,8 @@ def attraction(
     grid: tuple = GRID, # (h, w) cells
 ) -> tuple: # table: one row per name, the strongest first; the fit, as from `fit_counts`
     "What each name adds to where people look, nats; raises `ParameterError`: nothing to compare."
-    counts = count_objects(people_maps(fixations, grid), regions, crossed=seen_by_all(fixations))
+    maps = with_progress(people_maps(fixations, grid), 'people', total=len(fixations))
+    counts = count_objects(maps, regions, crossed=seen_by_all(fixations))
     fit = fit_counts(counts)
     table = effect_intervals(fit).join(lost_bits(counts))
     table = table.assign(q_value=q_values(table.p_value.values)).join(resting_on(fit))

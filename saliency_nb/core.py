@@ -10,7 +10,7 @@ __all__ = ['LEFT_BEHIND', 'IMAGES', 'LONGEST', 'MOST_PIXELS', 'FULL', 'PART', 'D
            'not_json', 'parsed_json', 'read_json', 'Depth', 'JsonFile', 'read_table', 'write_table', 'write_arrays',
            'require_seal', 'read_arrays', 'fingerprint', 'fingerprint_files', 'fingerprint_code', 'git_revision',
            'versions', 'derived_seed', 'rng', 'available_memory', 'Budget', 'Scratch', 'duration', 'Progress',
-           'read_each']
+           'with_progress', 'read_each']
 
 # %% ../nbs/10_core.ipynb #69d1e7fa
 import errno, hashlib, json, os, re, subprocess, tempfile, threading, time, unicodedata
@@ -527,6 +527,19 @@ class Progress:
             self.say(f'{self.what}: {self.done:,} of {self.total:,} {self.unit}, about {left} left')
             self.due = now + self.every
         self.done += count
+
+# %% ../nbs/10_core.ipynb #5c783b60
+def with_progress(
+    items, # to go through
+    what: str, # is done with them
+    unit: str = 'images', # of what
+    total: int | None = None, # how many; None: `len(items)`
+): # yields the items
+    "Items one by one, with lines that say how far it is."
+    progress = Progress(what, len(items) if total is None else total, unit)
+    for item in items:
+        progress.add()
+        yield item
 
 # %% ../nbs/10_core.ipynb #25012258
 def read_each(

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, xarray as xr
 from matplotlib.figure import Figure
 from scipy.special import softmax
-from tqdm import tqdm
 from .core import DataError, ParameterError, read_arrays, read_json, whole_file
-from .core import writable_folder
+from .core import with_progress, writable_folder
 from .models import load_model
 from .explain import named_units, require_region, unit_parts
 from .figures import png_of
@@ -367,7 +366,7 @@ def explain_files(
     if not isinstance(model, torch.nn.Module): model = load_model(model)
     opened_alignment(model)
     problems = []
-    for name, file in tqdm(pictures.items(), 'explain', unit='picture', disable=None):
+    for name, file in with_progress(pictures.items(), 'explain', 'pictures'):
         try: found = explained(model, file, at, box)
         except DataError as e: problems.append(str(e))
         else: write_answer(found, name, out)

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from PIL import Image, ImageOps
-from tqdm import tqdm
 from .core import IMAGES, DataError, ParameterError, Problems, existing_folder, files_in
-from .core import fingerprint, image_id, read_json, rng, whole_file, writable_folder, write_json
+from .core import fingerprint, image_id, read_json, rng, whole_file, with_progress
+from .core import writable_folder, write_json
 from .matlab import read_mat
 from .fixations import (FixationSet, SaliencyDataset, density, fixation_map, grid_sigma,
                                    json_releases)
@@ -267,7 +267,7 @@ def predict_files(
     known['tau'] = model.tau if model.calibrated else None
     same_settings(out, model.name, **known, centre=centre)
     missing, problems = missing_files(pictures, out, format, overlay), []
-    for name, files in tqdm(missing.items(), 'predict', unit='picture', disable=None):
+    for name, files in with_progress(missing.items(), 'predict', 'pictures'):
         try: rgb = upright(pictures[name])
         except DataError as e: problems.append(str(e))
         else: write_maps(rgb, FORMATS[format](model, rgb, centre), files)
@@ -430,7 +430,7 @@ def scored_maps(
 ) -> tuple: # table, as from `image_scores`; number of maps that were resized
     "Scores of maps."
     rows, n_resized = [], 0
-    for i, file in tqdm(files.items(), 'score', unit='map', disable=None):
+    for i, file in with_progress(files.items(), 'score', 'maps'):
         size = tuple(known.set.images.loc[i, ['height', 'width']].astype(int))
         found = read_map(file)
         n_resized += found.shape != size

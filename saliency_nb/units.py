@@ -312,7 +312,8 @@ def share_of_own(
         units = [top_units(differences.means(half)) for half in halves]
         others = zip(units, halves.flip(0))
         return np.mean([share_of_pairs(contrasts, u, half, pairs) for u, half in others])
-    return with_interval('share', share, contrasts)
+    found = with_interval('share', share, contrasts)
+    return {k: min(v, 1.) for k, v in found.items()} # no share is more
 
 # %% ../nbs/37_units.ipynb #9f036f10
 def share_at_random(
