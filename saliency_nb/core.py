@@ -190,7 +190,7 @@ def whole_file(
         with open(part, 'rb') as f: os.fsync(f.fileno())
         os.replace(part, path)
     except Exception as e: # libraries have their own errors for it
-        if not is_full(path.parent): raise
+        if getattr(e, 'errno', None) not in FULL and not is_full(path.parent): raise
         raise DataError(f'{path}: cannot be written, the disk is full; make room, then give the same '
                         'command again.') from e
     finally: part.unlink(missing_ok=True)
