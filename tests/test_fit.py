@@ -1,13 +1,14 @@
 "Bases for a model that somebody has trained: it stays as it is, and what the bases carry of it is told."
 
-import json
-import numpy as np, pytest, torch
+import json, sys
+import numpy as np, pandas as pd, pytest, torch
 from torch import nn
 from saliency_nb import cli, fitting, phases
 from saliency_nb.bases import OriginalSaliency, build_model, load_checkpoint, save_checkpoint
 from saliency_nb.core import CheckpointError, ParameterError
 from saliency_nb.hosts import HOSTS
 from saliency_nb.fit import fit
+from saliency_nb.models import load_plugin
 from saliency_nb.stages import Analysis
 from saliency_nb.folders import recorded_parameters
 from saliency_nb.fitting import (
@@ -17,6 +18,7 @@ from saliency_nb.fitting import (
     fit_sentence,
     fit_summary,
     fit_warning,
+    softmax_warning,
 )
 from saliency_nb.world import make_world
 
@@ -236,3 +238,22 @@ def test_a_fit_says_what_it_lost_of_people(world, tmp_path, capsys, monkeypatch)
     found = fit(plugin(tmp_path), world, tmp_path / 'run', **FAST)
     assert found['people'] == people and 'CC 0.250 in place of 0.500' in capsys.readouterr().out
     assert 'may have been trained on them' in fit_sentence(found)
+
+
+def test_what_a_plugin_needs_may_lie_beside_it(world, tmp_path, monkeypatch):
+    (tmp_path / 'their_layers.py').write_text('SIZE = 3\n')
+    file = tmp_path / 'importing.py'
+    file.write_text('from their_layers import SIZE\n')
+    monkeypatch.chdir(world)
+    monkeypatch.setattr('sys.path', list(sys.path))
+    load_plugin(file)
+
+
+@pytest.mark.parametrize('softmax, said', [(.64, "resize = 'density'"), (.61, '')], ids=str)
+def test_a_network_that_people_find_better_as_a_softmax(softmax, said, monkeypatch):
+    "It is said, and nothing is changed."
+    model = build_model('dinet', phase=0, backbone='squeezenet1_0', width=4)
+    cc = dict(probability=.6, density=softmax)
+    monkeypatch.setattr(fitting, 'evaluate', lambda m, _: pd.DataFrame(dict(cc=[cc[m.host.resize]])))
+    assert said in softmax_warning(model, []) and bool(said) == bool(softmax_warning(model, []))
+    assert model.host.resize == 'probability'

@@ -3,7 +3,7 @@
 import ast, json, os, shlex, shutil, signal, subprocess, sys, time
 from collections import namedtuple
 from pathlib import Path
-import pandas as pd, pytest
+import nbformat, pandas as pd, pytest
 from notebooks import in_this_process  # noqa: F401 - a fixture
 from saliency_nb import checks, cli, core, folders, phases, runs, training
 from saliency_nb.bases import build_model, save_checkpoint
@@ -343,6 +343,18 @@ def test_runs_on_other_pictures_of_the_same_names_are_not_paired(measured, tmp_p
     assert done.code == 0 and 'no image was scored by both' in done.out, done
     assert done.out.count('probed on different images') == 2
     assert 'Markdown' in done.out, 'no heading of the rankings'
+
+
+def test_a_page_that_is_older_than_results_is_made_anew(project, capsys, monkeypatch):
+    "A single command says that the page is older, and `report` executes instead of showing it again."
+    run, made = project / 'runs/a', []
+    nbformat.write(nbformat.v4.new_notebook(), run / 'model.ipynb')
+    monkeypatch.setattr(runs, 'run', lambda **parameters: made.append(parameters) or 'PAGE')
+    assert said(capsys, 'report', run).code == 0 and not made, 'nothing is newer than the page'
+    os.utime(run / 'model.ipynb', (0, 0))
+    done = said(capsys, 'thresholds', run)
+    assert 'the page of this run shows earlier results' in done.out, done
+    assert 'report: PAGE' in said(capsys, 'report', run).out and len(made) == 1
 
 
 def test_other_stages_still_ask_for_names(unnamed, tmp_path, capsys, untrained):
