@@ -1,7 +1,7 @@
 """Chapters as readers see them: hidden cells and nbdev's directive lines dropped. Run as a script, writes the
 pages of the Sphinx site.
 
-usage: python tools/pages.py   (notebooks as executed, data/README.md and LICENSE -> docs/pages/)"""
+usage: python tools/pages.py   (notebooks as executed, texts -> docs/pages/)"""
 import re, shutil
 from pathlib import Path
 import nbformat
@@ -45,7 +45,8 @@ def main():
     pages = ROOT/'docs'/'pages'
     shutil.rmtree(pages, ignore_errors=True)
     notebooks = *(ROOT/'nbs').glob('*.ipynb'), *(ROOT/'nbs').glob('[a-z]*/*.ipynb')
-    for path in (*notebooks, ROOT/'data/README.md', ROOT/'LICENSE'):
+    texts = [ROOT/name for name in ('data/README.md', 'docs/promises.md', 'docs/licences.md', 'LICENSE')]
+    for path in (*notebooks, *texts):
         target = pages/path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != '.ipynb':
