@@ -54,7 +54,7 @@ def names_gone(
 ) -> dict: # semantic -> share of the region it has lost (negative: gained)
     "Which names an edit takes from a region."
     def share(masks, s): return float(masks[s][where].mean()) if s in masks else 0.
-    lost = {s: share(before, s) - share(after, s) for s in {*before, *after}}
+    lost = {s: share(before, s) - share(after, s) for s in sorted({*before, *after})}
     return {s: v for s, v in lost.items() if v}
 
 # %% ../nbs/43_interventions.ipynb #35083161

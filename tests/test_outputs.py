@@ -7,10 +7,11 @@ ROOT = Path(__file__).resolve().parent.parent
 NIGHTLY = bool(os.environ.get('NIGHTLY'))
 CHAPTERS = sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))
 OFTEN_OTHERS = ( # what may differ from run to run
-    (re.compile(r'/tmp/\S+'), 'PATH'), # temporary folders
+    (re.compile(r'/tmp/\S+|\b\w{8}/(?=world|scene_)'), 'PATH'), # temporary folders, or their last letters
+    (re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d'), 'THEN'),
     (re.compile(r'[\d.,]+ (s|ms|MB|GB|images/s|minutes?|min)\b'), 'N'), # times and memory
-    (re.compile(r'0x[0-9a-f]+'), 'ADDRESS'),
-    (re.compile(r"'[0-9a-f]{7,}( with changes)?'"), 'REVISION OR HASH'),
+    (re.compile(r'( at )?0x[0-9a-f]+'), ''), # addresses
+    (re.compile(r'(?<![a-z])(?=[a-z]*\d)[0-9a-f]{7,}( with changes)?'), 'REVISION OR HASH'),
     (re.compile(r'.*\babout .* left.*\n?'), ''), # progress
     (re.compile(r'-?\d*\.\d+(e-?\d+)?'), 'NUMBER')) # the last digits hang on the processor
 
