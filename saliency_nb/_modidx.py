@@ -1733,8 +1733,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'saliency_nb/thresholds.py'),
                                         'saliency_nb.thresholds.require_finite': ( 'thresholds.html#require_finite',
                                                                                    'saliency_nb/thresholds.py'),
-                                        'saliency_nb.thresholds.require_share': ( 'thresholds.html#require_share',
-                                                                                  'saliency_nb/thresholds.py'),
                                         'saliency_nb.thresholds.sample_thresholds': ( 'thresholds.html#sample_thresholds',
                                                                                       'saliency_nb/thresholds.py'),
                                         'saliency_nb.thresholds.sampled_places': ( 'thresholds.html#sampled_places',

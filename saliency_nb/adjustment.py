@@ -464,8 +464,8 @@ def responding(
     adjustment: xr.Dataset, # from `adjusted_contrasts`
 ) -> pd.DataFrame: # basis, semantic, adds (standard deviations of the activation), frequency, separating
     "Three names or fewer that a basis responds to with the other names held fixed, by what they add."
-    table = adjustment[['on', 'on_frequency', 'separating']].to_dataframe().reset_index()
-    table = table.rename(columns=dict(on='adds', on_frequency='frequency'))
+    columns = dict(on='adds', on_frequency='frequency')
+    table = adjustment[[*columns, 'separating']].rename(columns).to_dataframe().reset_index()
     sure = table.query('adds >= @RESPONDS and frequency >= @OFTEN and separating >= @FEWEST')
     sure = sure.sort_values(['basis', 'adds'], ascending=[True, False]).groupby('basis').head(3)
     return sure[['basis', 'semantic', 'adds', 'frequency', 'separating']].reset_index(drop=True)

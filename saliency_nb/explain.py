@@ -34,8 +34,8 @@ def unit_parts(
     "What bases do in an image, and what position alone adds."
     a = model.eval().activations(images.to(model.bases.weight.device))
     parts = lifted(model, a, tau)[0]
-    if not hasattr(model, 'position_prior'): return a[0], parts, None
-    return a[0], parts, tau * model.position_prior(parts.shape[1:])
+    prior = getattr(model, 'position_prior', None)
+    return a[0], parts, prior and tau * prior(parts.shape[1:])
 
 # %% ../nbs/36_explain.ipynb #0bf46ce8
 def explain(
@@ -50,7 +50,7 @@ def explain(
     names, shares = named_units(alignment, top)
     parts, position = unit_parts(model, image[None], alignment.attrs.get('tau', 1.))[1:]
     maps = [*torch.einsum('nc,nyx->cyx', torch.from_numpy(shares).to(parts), parts)]
-    status = [ANNOTATED if s in set(annotated) else NAMED for s in names] + ['']
+    status = [ANNOTATED if s in annotated else NAMED for s in names] + ['']
     if position is not None: maps, status = [*maps, position], [*status, '']
     labels = [*names, 'remainder', 'position'][:len(maps)]
     coords = dict(semantic=labels, status=('semantic', status))
@@ -63,9 +63,8 @@ def require_region(
 ):
     "Raise `ParameterError` where a region is not on the grid, empty, or all of it."
     if region.shape == grid and region.any() and not region.all(): return
-    raise ParameterError(f'a region of shape {region.shape} and area {region.sum()}: give one on the '
-                         f'grid of the bases, {grid}, that covers some of it, but not all; of a '
-                         'photograph a smaller one, or a larger picture.')
+    raise ParameterError(f'region: give one on the grid of the bases, {grid}, that covers some of it, but '
+                         'not all; of a photograph a smaller one, or a larger picture.')
 
 # %% ../nbs/36_explain.ipynb #f2ddb7b8
 def raised(

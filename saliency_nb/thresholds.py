@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Shown', 'EVERY', 'two_tails', 'on_bases', 'sample_thresholds', 'sampled_places', 'places_per_image', 'Accumulator',
            'require_finite', 'References', 'add_each', 'read_sums', 'accumulate', 'basis_logits', 'fingerprint_images',
-           'reference_pass', 'require_share', 'adaptive_thresholds']
+           'reference_pass', 'adaptive_thresholds']
 
 # %% ../nbs/30_thresholds.ipynb #2d1b12f2
 import hashlib, time
@@ -15,8 +15,9 @@ import numpy as np, torch, xarray as xr
 import torch.distributed as dist
 from fastcore.basics import patch
 from . import core
-from .core import DataError, ParameterError, fingerprint, fingerprint_files
+from .core import DataError, fingerprint, fingerprint_files
 from .core import rng, whole_file
+from .values import check_range
 from .weights import read_kept
 from .bases import FactorizedSaliency
 from .hosts import model_fingerprint
@@ -259,22 +260,13 @@ def reference_pass(
     accumulate([total], len(images), add, batch, folder, stamp)
     return total
 
-# %% ../nbs/30_thresholds.ipynb #1c774f21
-def require_share(
-    quantile, # q
-):
-    "Raise `ParameterError` where a quantile is no share."
-    if 0 < quantile < 1: return
-    raise ParameterError(f'quantile = {quantile}: choose a share between 0 and 1, such as 0.8.')
-
 # %% ../nbs/30_thresholds.ipynb #fe039651
 def adaptive_thresholds(
     model: FactorizedSaliency, # in phase 1 or 2
     images, # reference images: a SaliencyDataset, or a tensor (B, 3, H, W)
     quantile: float = .8, # share of places below the threshold
-    batch: int = 10, # images per forward pass
-    **options, # of `reference_pass`
+    **options, # of `reference_pass`, such as batch: images per forward pass
 ) -> xr.DataArray: # (basis,) logits; lower, too; shares active, active_lower, saturated; dead, tied: 0 or 1
     "t_n with P(a_n <= t_n) = quantile, on logits, for both tails; raises `ParameterError`, `DataError`."
-    require_share(quantile)
-    return sample_thresholds(reference_pass(model, images, batch, **options).sample(), quantile)
+    check_range('quantile', quantile)
+    return sample_thresholds(reference_pass(model, images, **options).sample(), quantile)
