@@ -7,6 +7,7 @@ __all__ = ['CHAPTERS', 'TRAINS', 'MANY', 'JUDGED', 'require_enough', 'require_re
 
 # %% ../nbs/56_phases.ipynb #0f3c677e
 import gc, os
+from functools import cached_property
 from types import SimpleNamespace
 import torch
 from fastcore.basics import patch
@@ -85,8 +86,14 @@ class ModelInputs:
         if names is not False: check_probe(p.data, p.probe)
         self.shape = check_network(p)
         self.found = opened(p, names)
-        self.learned, self.data = self.found.learned_from(), self.found.fingerprint()
+        self.learned, self.data = self.found.learned, self.found.fingerprint()
         self.run = RunFolder(p.out, **vars(p)) # `retrain` is not recorded: it is meant once
+
+    @cached_property
+    def learned_otherwise(self): return fingerprint(*(s.fingerprint() for s in self.others()))
+
+    @cached_property
+    def given(self): return model_fingerprint(original_model(self.p)) # the network that bases are fitted to
 
 # %% ../nbs/56_phases.ipynb #376f9697
 @patch
@@ -100,9 +107,7 @@ def training(self: ModelInputs,
     others: bool = False, # on the fixations of other images
 ) -> dict: # option -> value
     "What a training depends on."
-    data = self.learned
-    if others: data = fingerprint(*(s.fingerprint() for s in self.others()))
-    return phase1_options(self.p, self.shape, data)
+    return phase1_options(self.p, self.shape, self.learned_otherwise if others else self.learned)
 
 # %% ../nbs/56_phases.ipynb #ba9ff809
 @patch
@@ -115,7 +120,7 @@ def first_inputs(self: ModelInputs) -> dict: # option -> value
     plugin = held(plugin=p.plugin)
     if not p.fit: return held(checkpoint=existing_file(p.checkpoint, 'a checkpoint')) | plugin
     mine = chosen(p, 'n_bases', 'height', 'width', 'seed')
-    return dict(data=self.learned, given=model_fingerprint(original_model(p))) | mine | plugin
+    return dict(data=self.learned, given=self.given) | mine | plugin
 
 # %% ../nbs/56_phases.ipynb #f8019cd6
 @patch(as_prop=True)
